@@ -52,6 +52,7 @@ func (s Settings) streamerOptions() Options {
 // nodeConfig configures a lone validator that talks to nobody.
 func (s Settings) nodeConfig() *config.Config {
 	cfg := config.DefaultConfig().SetRoot(s.home)
+	cfg.BlockSyncMode = false // there is no peer to sync from
 	cfg.RPC.ListenAddress = ""
 	cfg.P2P.ListenAddress = "tcp://127.0.0.1:0"
 	cfg.P2P.PexReactor = false
@@ -157,7 +158,7 @@ func follow(n *node.Node, sub tmtypes.Subscription, w *Workload, last int64) err
 			if height >= last {
 				return nil
 			}
-			if height%25 != 0 || last-height < 10 {
+			if height%50 != 40 || last-height < 10 {
 				continue
 			}
 			tx, err := w.mempoolTx(w.submitted)

@@ -101,14 +101,14 @@ func (w *Workload) size(height int64) int {
 		return 0
 	}
 	length := w.segLast - w.segFirst + 1
-	busy := length / 8
+	busy := length / 10
 	left := w.segLast - height
 	switch {
-	case left >= busy && (height-w.segFirst)%9 == 4:
+	case left >= busy && (height-w.segFirst)%20 == 14:
 		return 1
-	case left >= busy || left%3 == 1:
+	case left >= busy || left%3 == 0 && left > 0:
 		return 0
-	case left == 6:
+	case left == 1:
 		return 24 // a block much larger than the others
 	default:
 		return 2 + w.rng.Intn(7)
@@ -255,7 +255,7 @@ func (w *Workload) rewards(height int64) []byte {
 }
 
 func (w *Workload) grantAuthz(height int64) []byte {
-	p := pair{w.user(), w.user(), height}
+	p := w.pair(height)
 	w.authz = append(w.authz, p)
 	end := w.ctx.BlockTime().Add(time.Hour)
 	msg, err := authz.NewMsgGrant(p.granter.Addr, p.grantee.Addr,
@@ -266,7 +266,7 @@ func (w *Workload) grantAuthz(height int64) []byte {
 
 func (w *Workload) execAuthz(height int64) []byte {
 	if len(w.authz) == 0 { // a grant that does not exist: the message fails
-		w.authz = append(w.authz, pair{w.user(), w.user(), height})
+		w.authz = append(w.authz, w.pair(height))
 		defer func() { w.authz = w.authz[:0] }()
 	}
 	p := w.authz[0]
@@ -286,7 +286,7 @@ func (w *Workload) revokeAuthz(height int64) []byte {
 }
 
 func (w *Workload) grantFees(height int64) []byte {
-	p := pair{w.user(), w.user(), height}
+	p := w.pair(height)
 	w.fees = append(w.fees, p)
 	end := w.ctx.BlockTime().Add(time.Hour)
 	msg, err := feegrant.NewMsgGrantAllowance(
@@ -409,6 +409,15 @@ func (w *Workload) failDecode(int64) []byte {
 // user picks a wallet of an ordinary user.
 func (w *Workload) user() Wallet {
 	return w.wallets[firstUser+w.rng.Intn(len(w.wallets)-firstUser)]
+}
+
+// pair picks two different users.
+func (w *Workload) pair(height int64) pair {
+	p := pair{w.user(), w.user(), height}
+	for p.granter.Addr.Equals(p.grantee.Addr) {
+		p.grantee = w.user()
+	}
+	return p
 }
 
 // validator picks the wallet of a validator.

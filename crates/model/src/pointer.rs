@@ -3,7 +3,7 @@ use std::fmt;
 use bytes::Bytes;
 
 /// Longest pointer, in bytes.
-pub const MAX_POINTER: usize = 64;
+pub(crate) const MAX_POINTER: usize = 64;
 
 /// Where a block stands in its ingestor: opaque bytes, ordered lexicographically.
 ///

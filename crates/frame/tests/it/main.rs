@@ -1,0 +1,5 @@
+//! Tests of the frame format through its public face.
+
+mod common;
+mod frames;
+mod scan;
