@@ -1,4 +1,4 @@
-//! Why a call was refused, as a word that programs can compare.
+//! Why a call was refused, as a word that programs can compare, in metadata `sluice-reason`.
 //!
 //! gRPC's codes are too few to act on; every refusal that a client treats in its own way carries
 //! one of these in its metadata.
@@ -7,6 +7,9 @@ use tonic::{Code, Status, metadata::MetadataValue};
 
 /// The metadata key of a reason.
 pub const KEY: &str = "sluice-reason";
+
+/// The metadata key of the epoch that holds a lock now, with [`LOST_OWNERSHIP`].
+pub const EPOCH_KEY: &str = "sluice-epoch";
 
 /// A writer with a newer epoch, or a newer open of the same epoch, exists.
 pub const FENCED: &str = "FENCED";
@@ -34,6 +37,8 @@ pub const INVALID: &str = "INVALID";
 pub const CONFLICT: &str = "CONFLICT";
 /// The lock belongs to somebody else now.
 pub const LOST_OWNERSHIP: &str = "LOST_OWNERSHIP";
+/// The session ended, and every lock under it.
+pub const SESSION_LOST: &str = "SESSION_LOST";
 /// A block cannot be read.
 pub const CORRUPT: &str = "CORRUPT";
 /// The service stops; another connection may succeed.

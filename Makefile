@@ -1,0 +1,40 @@
+# Sluice: `make run` shows it working, `make test` proves it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+BIN := $(or $(CARGO_TARGET_DIR),target)/release/sluice
+
+.PHONY: help setup build run demo test check bench e2e fuzz
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+setup: ## install what the build and the tests need from the distribution
+	@tests/setup.sh
+
+build: setup ## build the release binary
+	$(CARGO) build --release --locked -p sluice
+
+run: build ## deliver a recorded chain to files and a webhook; stays up until Ctrl-C
+	$(BIN) run --config deploy/example.toml --with-receiver 127.0.0.1:7402:data/received.jsonl
+
+demo: build ## the same as five processes, each killed once with kill -9; verifies and exits
+	$(BIN) demo
+
+test: setup ## every test
+	$(CARGO) test --locked --workspace
+
+check: setup ## formatting, lints and documentation, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+bench: setup ## the numbers of the README, with their floors measured in the same run
+	$(CARGO) bench --locked -p sluice-journal --bench append
+	$(CARGO) bench --locked -p sluice-router --bench subscribe
+
+e2e: setup ## what needs Go: a fresh recording of a real Cosmos SDK node, imported and verified
+	tests/e2e.sh
+
+fuzz: ## the scan against a protobuf decoder (needs cargo-fuzz and a nightly toolchain)
+	cd crates/frame && $(CARGO) +nightly fuzz run scan -- -max_total_time=60
