@@ -26,10 +26,7 @@ pub struct CosmosFileStreamer {
 ///
 /// Tolerant where the SDK is: booleans may be quoted (its own template quotes them), and the
 /// streamer may be called `file` or `f` in any case.
-pub fn cosmos_app_toml(
-    text: &str,
-    home: &Path,
-) -> Result<Option<CosmosFileStreamer>, ConfigError> {
+pub fn cosmos_app_toml(text: &str, home: &Path) -> Result<Option<CosmosFileStreamer>, ConfigError> {
     let root: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         origin: "app.toml".to_owned(),
         reason: error.to_string(),
@@ -45,7 +42,9 @@ pub fn cosmos_app_toml(
         }
     }
     let options = root.get("streamers").and_then(|all| all.get("file"));
-    let Some(options) = options.filter(|_| !streamers.is_empty()) else { return Ok(None) };
+    let Some(options) = options.filter(|_| !streamers.is_empty()) else {
+        return Ok(None);
+    };
     let keys = match options.get("keys") {
         None => Vec::new(),
         Some(value) => texts("streamers.file.keys", value)?,
@@ -73,7 +72,9 @@ fn texts(key: &str, value: &toml::Value) -> Result<Vec<String>, ConfigError> {
 
 /// The words that Go's `strconv.ParseBool` takes, quoted or not.
 fn boolean(options: &toml::Value, key: &str, default: bool) -> Result<bool, ConfigError> {
-    let Some(value) = options.get(key) else { return Ok(default) };
+    let Some(value) = options.get(key) else {
+        return Ok(default);
+    };
     let word = match value {
         toml::Value::Boolean(value) => return Ok(*value),
         toml::Value::Integer(number) => number.to_string(),

@@ -33,6 +33,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// An error of one key.
+    #[expect(clippy::needless_pass_by_value, reason = "reads as `key(path, error)` everywhere")]
     pub fn key(key: impl Into<String>, reason: impl ToString) -> Self {
         Self::Key { key: key.into(), reason: reason.to_string() }
     }

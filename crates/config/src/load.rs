@@ -56,8 +56,7 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         origin: "configuration".to_owned(),
         reason: error.to_string(),
     })?;
-    let loaded: Config =
-        serde_path_to_error::deserialize(merged).map_err(|error| keyed(&error))?;
+    let loaded: Config = serde_path_to_error::deserialize(merged).map_err(|error| keyed(&error))?;
     loaded.validate()?;
     Ok(loaded)
 }

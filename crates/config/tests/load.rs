@@ -1,5 +1,12 @@
 //! Loading: layers, and errors that a person can act on.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a failure here is a failed test"
+)]
+
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use sluice_config::{ByteSize, Config, ConfigError, Durability, Sources, load, section};
@@ -29,7 +36,9 @@ fn reads_the_documented_file() {
     assert_eq!(hub.source.options["dir"].as_str(), Some("/srv/gaia/stream"));
     assert!(!hub.source.options.contains_key("type"));
     assert_eq!(hub.topics[0].topic, "bank.balances");
-    assert!(matches!(config.journal.durability, Durability::Interval(every) if every.get() == Duration::from_millis(50)));
+    assert!(
+        matches!(config.journal.durability, Durability::Interval(every) if every.get() == Duration::from_millis(50))
+    );
     assert_eq!(config.journal.retention.bytes, Some(ByteSize(500 << 30)));
     let ledger = &config.streams["ledger"];
     assert_eq!(ledger.options["webhook"]["url"].as_str(), Some("https://ledger.internal/hook"));
@@ -43,8 +52,11 @@ fn reads_the_documented_file() {
 fn later_layers_win() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sluice.toml");
-    std::fs::write(&path, "cluster = 'file'\n[journal]\ntail_cache = '1MiB'\nsegment_bytes = '2MiB'")
-        .unwrap();
+    std::fs::write(
+        &path,
+        "cluster = 'file'\n[journal]\ntail_cache = '1MiB'\nsegment_bytes = '2MiB'",
+    )
+    .unwrap();
     let environment = HashMap::from([
         ("SLUICE_JOURNAL__TAIL_CACHE".to_owned(), "3MiB".to_owned()),
         ("SLUICE_JOURNAL__SEGMENT_BYTES".to_owned(), "4MiB".to_owned()),

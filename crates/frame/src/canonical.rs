@@ -26,8 +26,7 @@ pub fn canonicalize(region: &[u8]) -> Result<Bytes, ScanError> {
         let (fields, next) =
             fields(region, at).map_err(|reason| ScanError { change, offset: at, reason })?;
         let wrong = |reason| ScanError { change, offset: at, reason };
-        let store =
-            std::str::from_utf8(fields.store).map_err(|_| wrong(ScanReason::StoreUtf8))?;
+        let store = std::str::from_utf8(fields.store).map_err(|_| wrong(ScanReason::StoreUtf8))?;
         if store.is_empty() {
             return Err(wrong(ScanReason::NoStore));
         }

@@ -34,7 +34,9 @@ pub enum ScanReason {
         left: usize,
     },
     /// A field out of ascending order, repeated, unknown, or of the wrong wire type.
-    #[error("unexpected field tag 0x{0:x}: a change has store_key, delete, key and value, in order")]
+    #[error(
+        "unexpected field tag 0x{0:x}: a change has store_key, delete, key and value, in order"
+    )]
     Field(u64),
     /// A field that holds its default, which the canonical encoding leaves out.
     #[error("{0} is written although it holds its default")]

@@ -78,7 +78,10 @@ impl Frame {
 
     /// The frame for sending; shares the changes.
     pub fn to_wire(&self) -> WireFrame {
-        WireFrame { head: self.header.encode(), slices: SmallVec::from_iter([self.changes.clone()]) }
+        WireFrame {
+            head: self.header.encode(),
+            slices: SmallVec::from_iter([self.changes.clone()]),
+        }
     }
 
     /// The frame as one stretch of bytes.
@@ -123,16 +126,14 @@ impl<'a> Iterator for Changes<'a> {
         let element = match self.elements.next() {
             Some(Ok(element)) => element,
             Some(Err(error)) => return Some(Err(error.into())),
-            None => return Some(Err(FrameError::Table("it counts more changes than there are"))),
+            None => {
+                return Some(Err(FrameError::Table("it counts more changes than there are")));
+            }
         };
         let index = self.index;
         self.index = index.saturating_add(1);
-        let change = Change {
-            store: &route.store,
-            op: element.op,
-            key: element.key,
-            value: element.value,
-        };
+        let change =
+            Change { store: &route.store, op: element.op, key: element.key, value: element.value };
         Some(Ok((index, route, change)))
     }
 }

@@ -165,8 +165,8 @@ impl Header {
 
     /// Index in the block of the change behind this frame's last.
     pub fn next_index(&self) -> u32 {
-        self.runs.iter().fold(self.first_index, |at, run| {
-            at.saturating_add(run.skip).saturating_add(run.count)
-        })
+        self.runs
+            .iter()
+            .fold(self.first_index, |at, run| at.saturating_add(run.skip).saturating_add(run.count))
     }
 }

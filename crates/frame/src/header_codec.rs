@@ -25,7 +25,8 @@ const EPOCH_START: u64 = 18;
 impl Header {
     /// The header's bytes; the changes follow them directly.
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(256 + self.routes.encoded().len() + 4 * self.runs.len());
+        let mut out =
+            BytesMut::with_capacity(256 + self.routes.encoded().len() + 4 * self.runs.len());
         self.encode_into(&mut out);
         out.freeze()
     }
@@ -68,10 +69,7 @@ impl Header {
     }
 
     /// Reads a header that is followed by nothing, sharing routes with those read before.
-    pub fn parse_interned(
-        bytes: &Bytes,
-        interner: &mut RouteInterner,
-    ) -> Result<Self, FrameError> {
+    pub fn parse_interned(bytes: &Bytes, interner: &mut RouteInterner) -> Result<Self, FrameError> {
         let (header, end) = Self::parse_prefix(bytes, interner)?;
         if end != bytes.len() {
             return Err(FrameError::Header {
@@ -112,7 +110,8 @@ impl Header {
                 14 => header.metadata = Some(read::metadata(&fields.bytes("metadata")?)?),
                 GAP => header.record = Some(read::gap(&fields.bytes("gap")?)?),
                 GENERATION_START => {
-                    header.record = Some(read::generation_start(&fields.bytes("generation_start")?)?);
+                    header.record =
+                        Some(read::generation_start(&fields.bytes("generation_start")?)?);
                 }
                 EPOCH_START => {
                     header.record = Some(read::epoch_start(&fields.bytes("epoch_start")?)?);

@@ -1,3 +1,8 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "frames are bounded far below 4 GiB, runs and routes far below 2^32"
+)]
+
 use std::sync::Arc;
 
 use bytes::BufMut;
@@ -156,7 +161,9 @@ fn delete_field(body: &[u8], next: &mut usize) -> Result<Op, ScanReason> {
 
 /// Appends a change in canonical form.
 pub fn put_change(store: &str, op: Op, key: &[u8], value: &[u8], out: &mut impl BufMut) {
-    let field = |len: usize| if len == 0 { 0 } else { 1 + varint::len(len as u64) + len };
+    let field = |len: usize| {
+        if len == 0 { 0 } else { 1 + varint::len(len as u64) + len }
+    };
     let delete = if op == Op::Delete { 2 } else { 0 };
     out.put_u8(CHANGE_TAG);
     varint::put((field(store.len()) + delete + field(key.len()) + field(value.len())) as u64, out);

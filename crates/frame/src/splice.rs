@@ -1,3 +1,8 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "frames are bounded far below 4 GiB, runs and routes far below 2^32"
+)]
+
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
@@ -70,10 +75,10 @@ impl Splicer {
     }
 
     fn mask(&mut self, routes: &RouteTable) -> Mask {
-        if let Some((known, mask)) = self.masks.get(&routes.hash()) {
-            if known == routes {
-                return mask.clone();
-            }
+        if let Some((known, mask)) = self.masks.get(&routes.hash())
+            && known == routes
+        {
+            return mask.clone();
         }
         let decided: Vec<bool> = routes
             .iter()
@@ -162,12 +167,7 @@ impl Selection {
     }
 }
 
-fn whole(
-    header: &Header,
-    changes: &Bytes,
-    keep_metadata: bool,
-    wanted: bool,
-) -> Option<WireFrame> {
+fn whole(header: &Header, changes: &Bytes, keep_metadata: bool, wanted: bool) -> Option<WireFrame> {
     if header.runs.is_empty() && !keep_metadata {
         return None;
     }

@@ -48,6 +48,7 @@ pub fn read_lenient(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
 
 /// Writes a number in its shortest form.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
 pub fn put(mut value: u64, out: &mut impl BufMut) {
     while value >= 0x80 {
         out.put_u8((value & 0x7f) as u8 | 0x80);

@@ -47,21 +47,18 @@ impl Event<'_> {
     /// each would dominate the cost of a webhook batch.
     pub fn write_json(&self, encoding: Encoding, out: &mut Vec<u8>) {
         let mut text = String::with_capacity(256);
-        let _ = write!(text, r#"{{"sequenceId":"{}","ingestor":"#, self.id());
+        write!(text, r#"{{"sequenceId":"{}","ingestor":"#, self.id()).ok();
         push_string(&mut text, self.ingestor.as_str());
-        let _ = write!(text, r#","height":{},"index":{}"#, self.height, self.position.index);
+        write!(text, r#","height":{},"index":{}"#, self.height, self.position.index).ok();
         if let Some(time) = self.time.and_then(timestamp) {
-            let _ = write!(text, r#","time":"{time}""#);
+            write!(text, r#","time":"{time}""#).ok();
         } else {
             text.push_str(r#","time":null"#);
         }
         text.push_str(r#","store":"#);
         push_string(&mut text, self.change.store);
         text.push_str(r#","topic":"#);
-        push_string(
-            &mut text,
-            if self.topic.is_empty() { self.change.store } else { self.topic },
-        );
+        push_string(&mut text, if self.topic.is_empty() { self.change.store } else { self.topic });
         text.push_str(match self.change.op {
             Op::Set => r#","op":"set","key":""#,
             Op::Delete => r#","op":"delete","key":""#,
@@ -102,7 +99,7 @@ fn push_string(text: &mut String, value: &str) {
             '"' => text.push_str("\\\""),
             '\\' => text.push_str("\\\\"),
             c if u32::from(c) < 0x20 => {
-                let _ = write!(text, "\\u{:04x}", u32::from(c));
+                write!(text, "\\u{:04x}", u32::from(c)).ok();
             }
             c => text.push(c),
         }
@@ -117,11 +114,8 @@ mod tests {
 
     fn event_json(op: Op, encoding: Encoding) -> String {
         let ingestor: IngestorName = "cosmos\"hub".parse().unwrap();
-        let position = Position {
-            generation: Generation(0),
-            pointer: Pointer::from_height(42),
-            index: 31,
-        };
+        let position =
+            Position { generation: Generation(0), pointer: Pointer::from_height(42), index: 31 };
         let change = Change { store: "bank", op, key: &[2, 255], value: b"100stake" };
         let event = Event {
             ingestor: &ingestor,

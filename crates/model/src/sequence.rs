@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn text_round_trips_and_sorts_like_positions() {
-        let ids = [id(0, 9, 0xffff_fffe), id(0, 10, 0), id(0, u64::MAX, 1), id(1, 3, 0), id(2, 0, 7)];
+        let ids =
+            [id(0, 9, 0xffff_fffe), id(0, 10, 0), id(0, u64::MAX, 1), id(1, 3, 0), id(2, 0, 7)];
         let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
         assert!(texts.is_sorted());
         for (id, text) in ids.iter().zip(&texts) {
@@ -129,7 +130,8 @@ mod tests {
 
     #[test]
     fn refuses_what_would_not_sort() {
-        for text in ["", "42-0000001f", "00000000000000000042-1f", "00000000000000000042", "z1-x-0"] {
+        for text in ["", "42-0000001f", "00000000000000000042-1f", "00000000000000000042", "z1-x-0"]
+        {
             assert!(text.parse::<SequenceId>().is_err(), "{text}");
         }
         assert!("99999999999999999999-00000000".parse::<SequenceId>().is_err());

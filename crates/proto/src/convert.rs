@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use sluice_model::{
-    Digest, Durability, FilterSpec, Generation, Head, JournalId, Op, Pointer, Position,
-    SequenceId, StartPosition, topic::KeyPrefix,
+    Digest, Durability, FilterSpec, Generation, Head, JournalId, Op, Pointer, Position, SequenceId,
+    StartPosition, topic::KeyPrefix,
 };
 
 use crate::v1;
@@ -122,7 +122,9 @@ impl From<&Head> for v1::Head {
 
 /// Reads a head; `None` while the journal has no block.
 pub fn head(head: Option<v1::Head>) -> Result<Option<Head>, ConvertError> {
-    let Some(head) = head.filter(|head| !head.pointer.is_empty()) else { return Ok(None) };
+    let Some(head) = head.filter(|head| !head.pointer.is_empty()) else {
+        return Ok(None);
+    };
     let digest = digest("head.digest", &head.digest)?;
     Ok(Some(Head {
         generation: Generation(head.generation),
@@ -222,9 +224,7 @@ impl From<&StartPosition> for v1::Start {
 }
 
 /// Reads a start position and, for one after a position, the digest that the reader expects.
-pub fn start(
-    start: Option<v1::Start>,
-) -> Result<(StartPosition, Option<Digest>), ConvertError> {
+pub fn start(start: Option<v1::Start>) -> Result<(StartPosition, Option<Digest>), ConvertError> {
     use v1::start::At;
     let missing = || ConvertError::new("start", "it is missing; say where to begin");
     let start = match start.and_then(|start| start.at).ok_or_else(missing)? {

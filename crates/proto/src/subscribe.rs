@@ -94,9 +94,8 @@ impl prost::Message for SubscribeResponse {
     }
 
     fn encoded_len(&self) -> usize {
-        let embedded = |len: usize| {
-            encoding::key_len(FRAME) + encoding::encoded_len_varint(len as u64) + len
-        };
+        let embedded =
+            |len: usize| encoding::key_len(FRAME) + encoding::encoded_len_varint(len as u64) + len;
         match &self.message {
             Some(Message::Frame(frame)) => embedded(frame.len()),
             Some(Message::Progress(message)) => embedded(message.encoded_len()),

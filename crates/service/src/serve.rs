@@ -106,7 +106,8 @@ pub async fn serve(
     let admin_routes = admin::router(ready.clone()).merge(mergeable(Routes::new(health_service)));
     let admin = tokio::spawn(serve_admin(admin, admin_routes, closing.clone()));
 
-    let running: Vec<Running> = services.into_iter().map(|s| Running::start(s, &shutdown)).collect();
+    let running: Vec<Running> =
+        services.into_iter().map(|s| Running::start(s, &shutdown)).collect();
     ready.set(true);
     set_health(&health, &names, ServingStatus::Serving).await;
     tracing::info!(api = %addresses.api, admin = %addresses.admin, "listening");
@@ -175,9 +176,11 @@ async fn stop_all(running: Vec<Running>, grace: Duration) -> Result<(), Error> {
 }
 
 async fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| Error::Bind { door, address, reason: error.to_string() })
+    TcpListener::bind(address).await.map_err(|error| Error::Bind {
+        door,
+        address,
+        reason: error.to_string(),
+    })
 }
 
 fn address(door: &'static str, listener: &TcpListener) -> Result<SocketAddr, Error> {
@@ -246,7 +249,8 @@ fn mergeable(routes: Routes) -> axum::Router {
 
 async fn unknown_method(uri: http::Uri) -> http::Response<axum::body::Body> {
     let path = uri.path();
-    tonic::Status::unimplemented(format!("{path} is not answered here; see sluice status")).into_http()
+    tonic::Status::unimplemented(format!("{path} is not answered here; see sluice status"))
+        .into_http()
 }
 
 /// What a shed call is told.

@@ -13,8 +13,7 @@ use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use crate::{BoxError, Error, serve::TlsFiles};
 
 /// One erased way to a service. `XClient::new(transport)` is the same type over both kinds.
-pub type Transport =
-    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
+pub type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
 
 /// Why a call did not reach its service, or its answer not us. Clients see it as a
 /// `tonic::Status`. A type of its own, because futures over a boxed error are not provably `Send`.

@@ -1,5 +1,12 @@
 //! Services as processes run them: one client over two transports, readiness, graceful stop.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a failure here is a failed test"
+)]
+
 use std::{net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
@@ -8,7 +15,7 @@ use sluice_proto::v1::{
     router_client::RouterClient,
     router_server::{Router, RouterServer},
 };
-use sluice_service::{BoxError, Bound, Error, Listen, Service, Shutdown, serve, transport};
+use sluice_service::{Bound, BoxError, Error, Listen, Service, Shutdown, serve, transport};
 use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;

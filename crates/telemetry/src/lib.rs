@@ -104,7 +104,9 @@ pub fn meter() -> Meter {
 
 /// Every metric as Prometheus text. Empty before [`init`].
 pub fn prometheus_text() -> Result<String, Error> {
-    let Some(registry) = REGISTRY.get() else { return Ok(String::new()) };
+    let Some(registry) = REGISTRY.get() else {
+        return Ok(String::new());
+    };
     TextEncoder::new()
         .encode_to_string(&registry.gather())
         .map_err(|error| Error::Metrics(error.to_string()))
@@ -112,10 +114,9 @@ pub fn prometheus_text() -> Result<String, Error> {
 
 fn filter(written: &str) -> Result<EnvFilter, Error> {
     let written = if written.is_empty() { "info" } else { written };
-    EnvFilter::builder().parse(written).map_err(|error| Error::Filter {
-        filter: written.to_owned(),
-        reason: error.to_string(),
-    })
+    EnvFilter::builder()
+        .parse(written)
+        .map_err(|error| Error::Filter { filter: written.to_owned(), reason: error.to_string() })
 }
 
 fn meter_provider(resource: Resource, otlp: &str) -> Result<SdkMeterProvider, Error> {
@@ -144,10 +145,8 @@ fn tracer_provider(resource: Resource, otlp: &str) -> Result<Option<SdkTracerPro
         return Ok(None);
     }
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(otlp).build();
-    let exporter = exporter.map_err(|error| Error::Otlp {
-        endpoint: otlp.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let exporter = exporter
+        .map_err(|error| Error::Otlp { endpoint: otlp.to_owned(), reason: error.to_string() })?;
     let provider = SdkTracerProvider::builder().with_resource(resource);
     Ok(Some(provider.with_batch_exporter(exporter).build()))
 }

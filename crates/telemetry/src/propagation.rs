@@ -32,11 +32,10 @@ pub fn link_traceparent(traceparent: &str) {
 }
 
 /// Makes the span a child of the one that the caller's headers name.
-pub fn parent_from_headers<'a>(
-    span: &Span,
-    header: impl Fn(&str) -> Option<&'a str>,
-) {
-    let Some(traceparent) = header(TRACEPARENT) else { return };
+pub fn parent_from_headers<'a>(span: &Span, header: impl Fn(&str) -> Option<&'a str>) {
+    let Some(traceparent) = header(TRACEPARENT) else {
+        return;
+    };
     let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&carrier));
     // Fails only where no tracer is installed, and then there is nothing to connect.

@@ -19,10 +19,7 @@ pub struct Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self {
-            api: (Ipv4Addr::LOCALHOST, 7400).into(),
-            admin: (Ipv4Addr::LOCALHOST, 7401).into(),
-        }
+        Self { api: (Ipv4Addr::LOCALHOST, 7400).into(), admin: (Ipv4Addr::LOCALHOST, 7401).into() }
     }
 }
 

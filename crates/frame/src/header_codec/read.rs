@@ -162,7 +162,10 @@ pub(super) fn runs(bytes: &Bytes) -> Result<Vec<Run>, FrameError> {
     let mut fields = Fields::new(bytes, "Runs");
     while !fields.at_end() {
         let number = fields.tag()?;
-        let Some(column) = number.checked_sub(1).and_then(|i| columns.get_mut(i as usize)) else {
+        let Some(column) = number
+            .checked_sub(1)
+            .and_then(|i| usize::try_from(i).ok().and_then(|i| columns.get_mut(i)))
+        else {
             return fields.unknown();
         };
         let packed = fields.bytes("runs")?;

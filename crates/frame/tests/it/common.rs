@@ -1,8 +1,8 @@
 //! What the tests of this crate share: generated changes and the protobuf decoder as the judge.
 
 use bytes::Bytes;
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use sluice_frame::{BlockBuilder, BlockStart, Frame};
 use sluice_model::{Epoch, Generation, Op, Pointer, TopicRules};
 use sluice_proto::cosmos::store::v1beta1::StoreKvPair;

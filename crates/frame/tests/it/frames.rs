@@ -1,10 +1,9 @@
 //! Frames: what we write, every protobuf decoder reads; what is spliced equals what is filtered.
 
-
-use bytes::Bytes;
 use crate::common::{Owned, block, change, changes, region, start, topics};
-use prost::Message as _;
+use bytes::Bytes;
 use proptest::prelude::*;
+use prost::Message as _;
 use sluice_frame::{
     BlockBuilder, Digester, Digests, FRAME_CUT, Frame, FrameError, Header, Record, Splicer,
     metadata_digest,
@@ -32,8 +31,11 @@ fn filter() -> impl Strategy<Value = FilterSpec> {
         Just(vec!["*".to_owned(), "!bank".to_owned()]),
         Just(vec!["abci.events".to_owned(), "st*".to_owned()]),
     ];
-    let topics =
-        prop_oneof![Just(None), Just(Some("bank\\..*".to_owned())), Just(Some("[a-m].*".to_owned()))];
+    let topics = prop_oneof![
+        Just(None),
+        Just(Some("bank\\..*".to_owned())),
+        Just(Some("[a-m].*".to_owned()))
+    ];
     let ops = prop_oneof![Just(vec![]), Just(vec![Op::Delete])];
     let prefixes = prop_oneof![
         3 => Just(vec![]),
@@ -116,13 +118,11 @@ proptest! {
         let mut bytes = block(&changes, &topics())[0].encode().to_vec();
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        if let Ok(frame) = Frame::parse(bytes.clone().into()) {
-            if frame.verify().is_ok() {
-                let read = v1::Frame::decode(bytes.as_slice());
-                prop_assert!(read.is_ok(), "accepted, but a stock decoder says {:?}", read);
-            }
+        if Frame::parse(bytes.clone().into()).is_ok_and(|frame| frame.verify().is_ok()) {
+            let read = v1::Frame::decode(bytes.as_slice());
+            prop_assert!(read.is_ok(), "accepted, but a stock decoder says {:?}", read);
         }
-        let _ = Frame::parse(Bytes::from(bytes).slice(..at)).map(|frame| frame.verify());
+        Frame::parse(Bytes::from(bytes).slice(..at)).map(|frame| frame.verify()).ok();
     }
 
     #[test]
@@ -146,7 +146,12 @@ proptest! {
 #[test]
 fn long_blocks_are_cut_between_changes_and_keep_their_indices() {
     let big: Vec<Owned> = (0..40u8)
-        .map(|i| Owned { store: "bank".into(), op: Op::Set, key: vec![2, i], value: vec![i; 60_000] })
+        .map(|i| Owned {
+            store: "bank".into(),
+            op: Op::Set,
+            key: vec![2, i],
+            value: vec![i; 60_000],
+        })
         .collect();
     let frames = block(&big, &topics());
     assert!(frames.len() > 3, "{}", frames.len());
@@ -172,7 +177,8 @@ fn long_blocks_are_cut_between_changes_and_keep_their_indices() {
 
 #[test]
 fn a_change_larger_than_the_cut_has_a_frame_of_its_own() {
-    let set = |len: usize| Owned { store: "wasm".into(), op: Op::Set, key: vec![1], value: vec![7; len] };
+    let set =
+        |len: usize| Owned { store: "wasm".into(), op: Op::Set, key: vec![1], value: vec![7; len] };
     let frames = block(&[set(10), set(FRAME_CUT * 3), set(10)], &TopicRules::default());
     assert_eq!(frames.iter().map(|f| f.header.changes()).collect::<Vec<_>>(), [1, 1, 1]);
 }
@@ -258,7 +264,8 @@ fn control_records_round_trip() {
 
 #[test]
 fn a_lying_table_is_refused() {
-    let set = |store: &str| Owned { store: store.into(), op: Op::Set, key: vec![1], value: vec![2] };
+    let set =
+        |store: &str| Owned { store: store.into(), op: Op::Set, key: vec![1], value: vec![2] };
     let honest = block(&[set("bank"), set("gov")], &TopicRules::default()).remove(0);
     honest.verify().unwrap();
     let lies: [fn(&mut Frame); 5] = [

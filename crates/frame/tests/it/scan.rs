@@ -1,10 +1,9 @@
 //! The scan accepts exactly what a protobuf decoder reads and writes back unchanged.
 
-
-use bytes::Bytes;
 use crate::common::{Owned, Region, changes, region, topics};
-use prost::Message as _;
+use bytes::Bytes;
 use proptest::prelude::*;
+use prost::Message as _;
 use sluice_frame::{ScanReason, canonicalize, scan};
 use sluice_model::{Op, TopicRules};
 
@@ -53,7 +52,7 @@ proptest! {
         let judged = Region::decode(bytes.as_slice());
         match canonicalize(&bytes) {
             Ok(canonical) => {
-                prop_assert_eq!(Bytes::from(judged.unwrap().encode_to_vec()), canonical.clone());
+                prop_assert_eq!(&Bytes::from(judged.unwrap().encode_to_vec()), &canonical);
                 prop_assert!(scan(&canonical, &TopicRules::default()).is_ok());
             }
             Err(error) => prop_assert!(
@@ -80,10 +79,16 @@ fn loose_region() -> impl Strategy<Value = Vec<u8>> {
         "[a-z]{0,3}".prop_map(|text| [&[0x0a, text.len() as u8], text.as_bytes()].concat()),
         any::<bool>().prop_map(|delete| vec![0x10, u8::from(delete)]),
         Just(vec![0x10, 0x81, 0x00]),
-        prop::collection::vec(any::<u8>(), 0..4)
-            .prop_map(|key| [&[0x1a, key.len() as u8], key.as_slice()].concat()),
-        prop::collection::vec(any::<u8>(), 0..4)
-            .prop_map(|value| [&[0x22, value.len() as u8], value.as_slice()].concat()),
+        prop::collection::vec(any::<u8>(), 0..4).prop_map(|key| [
+            &[0x1a, key.len() as u8],
+            key.as_slice()
+        ]
+        .concat()),
+        prop::collection::vec(any::<u8>(), 0..4).prop_map(|value| [
+            &[0x22, value.len() as u8],
+            value.as_slice()
+        ]
+        .concat()),
     ];
     let change = prop::collection::vec(field, 0..7).prop_map(|fields| {
         let body = fields.concat();
@@ -117,12 +122,7 @@ fn names_what_is_wrong() {
 
 #[test]
 fn errors_say_which_change_and_where() {
-    let good = region(&[Owned {
-        store: "bank".into(),
-        op: Op::Set,
-        key: vec![1],
-        value: vec![2],
-    }]);
+    let good = region(&[Owned { store: "bank".into(), op: Op::Set, key: vec![1], value: vec![2] }]);
     let bytes = [good.as_ref(), &[0x7a, 0]].concat();
     let error = scan(&bytes, &TopicRules::default()).unwrap_err();
     assert_eq!((error.change, error.offset), (1, good.len()));
@@ -136,16 +136,18 @@ fn rules_cut_runs_by_topic() {
         key: vec![key],
         value: vec![9],
     };
-    let changes =
-        [set("bank", 2), set("bank", 2), set("bank", 3), set("bank", 9), set("gov", 2), set("bank", 2)];
+    let changes = [
+        set("bank", 2),
+        set("bank", 2),
+        set("bank", 3),
+        set("bank", 9),
+        set("gov", 2),
+        set("bank", 2),
+    ];
     let table = scan(&region(&changes), &topics()).unwrap();
     let routes: Vec<_> = table.routes.iter().map(|r| (&*r.store, r.topic())).collect();
-    let expected = [
-        ("bank", "bank.balances"),
-        ("bank", "bank.denoms"),
-        ("bank", "bank"),
-        ("gov", "gov"),
-    ];
+    let expected =
+        [("bank", "bank.balances"), ("bank", "bank.denoms"), ("bank", "bank"), ("gov", "gov")];
     assert_eq!(routes, expected);
     let runs: Vec<_> = table.runs.iter().map(|run| (run.route, run.count)).collect();
     assert_eq!(runs, [(0, 2), (1, 1), (2, 1), (3, 1), (0, 1)]);
