@@ -1,0 +1,156 @@
+//! A `sluice` process: started, waited for, killed, asked to stop.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use crate::{PATIENCE, eventually, free_port};
+
+/// The binary under test: built beside the tests by `cargo test --workspace`.
+pub fn binary() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().and_then(Path::parent).unwrap().join("sluice");
+    assert!(path.exists(), "{} is missing: run cargo build -p sluice first", path.display());
+    path
+}
+
+/// Runs a command of the command line to its end.
+pub fn run(args: &[&str]) -> Output {
+    Command::new(binary()).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A long-running service with its addresses. Killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    args: Vec<String>,
+    log: PathBuf,
+    /// Port of its API.
+    pub api: u16,
+    /// Port of its admin door.
+    pub admin: u16,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// A service that is not started yet, on free ports. Its log goes into `dir`.
+    pub fn new(name: &str, dir: &Path, args: &[&str]) -> Self {
+        let (api, admin) = (free_port(), free_port());
+        let mut args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        for set in [format!("listen.api=127.0.0.1:{api}"), format!("listen.admin=127.0.0.1:{admin}")]
+        {
+            args.extend(["--set".to_owned(), set]);
+        }
+        let log = dir.join(format!("{name}.log"));
+        Self { name: name.to_owned(), args, log, api, admin, child: None }
+    }
+
+    /// The URL of its API.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api)
+    }
+
+    /// Starts it, with more arguments than it was made with, and waits until it is ready.
+    pub async fn start(&mut self, more: &[String]) {
+        self.spawn(more);
+        self.ready().await;
+    }
+
+    /// Starts it without waiting.
+    pub fn spawn(&mut self, more: &[String]) {
+        assert!(self.child.is_none(), "{} is already running", self.name);
+        self.args.extend_from_slice(more);
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let child = Command::new(binary())
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Waits until it takes work; fails at once if it has ended.
+    pub async fn ready(&mut self) {
+        let admin = self.admin;
+        let began = std::time::Instant::now();
+        while !answers_ok(admin, "/readyz") {
+            if let Some(ended) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+                panic!("{} ended ({ended}):\n{}", self.name, self.log());
+            }
+            assert!(began.elapsed() < PATIENCE, "{} is not ready:\n{}", self.name, self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends it with SIGKILL and starts it again.
+    pub async fn kill_and_restart(&mut self) {
+        self.kill();
+        self.start(&[]).await;
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("{} is not running", self.name));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks it to stop with SIGTERM and gives its exit status.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let mut child = self.child.take().unwrap();
+        let what = format!("{} stops after SIGTERM:\n{}", self.name, self.log());
+        eventually(&what, || std::future::ready(child.try_wait().unwrap())).await
+    }
+
+    /// Sends it a signal by name.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+        assert!(sent.success(), "kill -{signal} {pid}");
+    }
+
+    /// What it has logged, the end of it.
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+            if std::thread::panicking() {
+                std::io::stderr()
+                    .write_all(format!("--- {}\n{}\n", self.name, self.log()).as_bytes())
+                    .ok();
+            }
+        }
+    }
+}
+
+/// True if the admin door answers a GET with 200.
+pub fn answers_ok(port: u16, path: &str) -> bool {
+    http_get(port, path).is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// A GET over a fresh connection; `None` if nobody answers.
+pub fn http_get(port: u16, path: &str) -> Option<String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
