@@ -53,11 +53,10 @@ pub fn cosmos_app_toml(text: &str, home: &Path) -> Result<Option<CosmosFileStrea
     if keys.is_empty() {
         return Ok(None);
     }
-    let text = |key: &str| options.get(key).and_then(toml::Value::as_str).unwrap_or_default();
     Ok(Some(CosmosFileStreamer {
         keys,
-        write_dir: home.join(text("write_dir")),
-        prefix: text("prefix").to_owned(),
+        write_dir: home.join(plain(options, "write_dir")?),
+        prefix: plain(options, "prefix")?.to_owned(),
         output_metadata: boolean(options, "output-metadata", true)?,
         stop_node_on_error: boolean(options, "stop-node-on-error", true)?,
         fsync: boolean(options, "fsync", false)?,
@@ -70,14 +69,19 @@ fn texts(key: &str, value: &toml::Value) -> Result<Vec<String>, ConfigError> {
     items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
 }
 
-/// The words that Go's `strconv.ParseBool` takes, quoted or not.
+fn plain<'a>(options: &'a toml::Value, key: &str) -> Result<&'a str, ConfigError> {
+    let wrong = || ConfigError::key(format!("streamers.file.{key}"), "expected text in quotes");
+    options.get(key).map_or(Ok(""), |value| value.as_str().ok_or_else(wrong))
+}
+
+/// The words that Go's `strconv.ParseBool` takes, quoted or not, and numbers, of which 0 is false.
 fn boolean(options: &toml::Value, key: &str, default: bool) -> Result<bool, ConfigError> {
     let Some(value) = options.get(key) else {
         return Ok(default);
     };
     let word = match value {
         toml::Value::Boolean(value) => return Ok(*value),
-        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Integer(number) => return Ok(*number != 0),
         toml::Value::String(word) => word.clone(),
         other => other.to_string(),
     };
@@ -134,5 +138,31 @@ mod tests {
         let maybe = "[store]\nstreamers=['file']\n[streamers.file]\nkeys=['*']\nfsync='maybe'";
         let error = cosmos_app_toml(maybe, Path::new("/")).unwrap_err().to_string();
         assert!(error.contains("streamers.file.fsync"), "{error}");
+        let number = "[store]\nstreamers=['file']\n[streamers.file]\nkeys=['*']\nprefix=7";
+        let error = cosmos_app_toml(number, Path::new("/")).unwrap_err().to_string();
+        assert!(error.contains("streamers.file.prefix"), "{error}");
+    }
+
+    #[test]
+    fn booleans_as_go_reads_them() {
+        for (written, expected) in [
+            ("true", Some(true)),
+            ("false", Some(false)),
+            ("'t'", Some(true)),
+            ("'F'", Some(false)),
+            ("'TRUE'", Some(true)),
+            ("'0'", Some(false)),
+            ("2", Some(true)),
+            ("0", Some(false)),
+            ("'yes'", None),
+            ("'tRue'", None),
+            ("[]", None),
+        ] {
+            let text = format!(
+                "[store]\nstreamers=['file']\n[streamers.file]\nkeys=['*']\nfsync={written}"
+            );
+            let read = cosmos_app_toml(&text, Path::new("/"));
+            assert_eq!(read.ok().map(|file| file.unwrap().fsync), expected, "{written}");
+        }
     }
 }

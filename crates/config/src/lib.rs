@@ -4,8 +4,8 @@
 //!   defaults  <  file (TOML)  <  environment (SLUICE_JOURNAL__DIR)  <  --set journal.dir=…
 //! ```
 //!
-//! Unknown keys are errors with their path; so are values of the wrong kind, with where they came
-//! from. Secrets are references (`file:`, `env:`) and never printed. Tables that belong to one
+//! Unknown keys are errors with their path and a guess; so are values of the wrong kind. Every
+//! error says which file, variable or flag set the key. Secrets are references (`file:`, `env:`) and never printed. Tables that belong to one
 //! type of source or sink stay raw here; their owner reads them with [`section`].
 //!
 //! This is the only crate that reads the environment.
@@ -13,6 +13,8 @@
 mod cosmos;
 mod duration;
 mod error;
+mod explain;
+mod layer;
 mod load;
 mod render;
 mod secret;

@@ -1,12 +1,21 @@
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
-use config::{Environment, File, FileFormat};
+use config::{File, FileFormat};
 use serde::de::DeserializeOwned;
 
-use crate::{Config, ConfigError};
+use crate::{
+    Config, ConfigError,
+    explain::explain,
+    layer::{self, Layer, origin_of},
+};
 
-/// Prefix of environment variables; `__` separates the parts of a key.
-const PREFIX: &str = "SLUICE";
+/// Largest configuration file, in bytes.
+const MAX_FILE: u64 = 4 << 20;
 
 /// Where a configuration comes from, weakest first.
 #[derive(Clone, Debug, Default)]
@@ -19,73 +28,105 @@ pub struct Sources {
     pub sets: Vec<String>,
 }
 
-/// The environment of this process, only what configures Sluice.
+/// The environment of this process, only what configures Sluice or its telemetry. What is not
+/// Unicode is replaced, and so refused where it matters.
 pub fn process_environment() -> HashMap<String, String> {
-    std::env::vars().filter(|(name, _)| name.starts_with("SLUICE_")).collect()
+    let all = std::env::vars_os();
+    all.map(|(name, value)| {
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+    })
+    .filter(|(name, _)| name.starts_with("SLUICE_") || name.starts_with("OTEL_"))
+    .collect()
 }
 
-/// Merges the sources and checks the result.
+/// Merges the sources and checks the result. Errors name the key and where it was set.
 pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+    let layers = layers(sources)?;
     let mut builder = config::Config::builder();
-    if let Some(path) = &sources.file {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        // Read here first: this error has line and column.
-        text.parse::<toml::Table>().map_err(|error| ConfigError::Syntax {
-            origin: path.display().to_string(),
-            reason: error.to_string(),
-        })?;
+    for layer in &layers {
+        let text = layer.table.to_string();
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
-    let mut variables = sources.environment.clone();
-    // Read by the command line itself, not a part of the configuration.
-    variables.retain(|name, _| name.contains("__") || known_top_level(name));
-    builder = builder.add_source(
-        Environment::with_prefix(PREFIX)
-            .prefix_separator("_")
-            .separator("__")
-            .try_parsing(true)
-            .source(Some(variables)),
-    );
-    for set in &sources.sets {
-        builder = builder.add_source(File::from_str(&assignment(set)?, FileFormat::Toml));
-    }
     let merged = builder.build().map_err(|error| ConfigError::Syntax {
-        origin: "configuration".to_owned(),
+        origin: "the configuration".to_owned(),
         reason: error.to_string(),
     })?;
-    let loaded: Config = serde_path_to_error::deserialize(merged).map_err(|error| keyed(&error))?;
-    loaded.validate()?;
-    Ok(loaded)
-}
-
-fn known_top_level(name: &str) -> bool {
-    matches!(name, "SLUICE_CLUSTER" | "SLUICE_DATA_DIR")
-}
-
-/// `a.b=c` as a line of TOML: the value as it is if that is TOML, else as text.
-fn assignment(set: &str) -> Result<String, ConfigError> {
-    let wrong = |reason: &str| ConfigError::Syntax {
-        origin: format!("--set {set}"),
-        reason: reason.to_owned(),
-    };
-    let (key, value) = set.split_once('=').ok_or_else(|| wrong("write --set key.path=value"))?;
-    let as_toml = format!("{key} = {value}");
-    if as_toml.parse::<toml::Table>().is_ok() {
-        return Ok(as_toml);
+    let mut loaded: Config = serde_path_to_error::deserialize(merged.clone()).map_err(|error| {
+        let path = error.path().to_string();
+        let reason = variants(merged, &path).unwrap_or_else(|| bare(error.inner()));
+        wrong_key(&layers, &path, &reason)
+    })?;
+    loaded.telemetry.prefer_standard(&sources.environment);
+    let problems = loaded.problems();
+    if problems.is_empty() {
+        return Ok(loaded);
     }
-    let as_text = format!("{key} = {}", toml::Value::String(value.to_owned()));
-    as_text.parse::<toml::Table>().map_err(|_| wrong("the key is not a path such as a.b"))?;
-    Ok(as_text)
+    let told = problems.iter().map(|problem| {
+        let mut line = problem.to_string();
+        if let Some(origin) = origin_of(&layers, &problem.key) {
+            // Writing to a string does not fail.
+            write!(line, " ({origin})").ok();
+        }
+        line
+    });
+    Err(ConfigError::Invalid(told.collect()))
 }
 
-fn keyed(error: &serde_path_to_error::Error<config::ConfigError>) -> ConfigError {
-    let path = error.path().to_string();
-    let reason = error.inner().to_string();
-    let key = if path == "." { "(top level)".to_owned() } else { path };
+fn layers(sources: &Sources) -> Result<Vec<Layer>, ConfigError> {
+    let mut layers: Vec<Layer> =
+        sources.file.as_deref().map(file).transpose()?.into_iter().collect();
+    let below = layers.first().map(|file| file.table.clone()).unwrap_or_default();
+    layers.extend(layer::variables(&sources.environment, &below)?);
+    for set in &sources.sets {
+        layers.push(layer::flag(set)?);
+    }
+    Ok(layers)
+}
+
+fn file(path: &Path) -> Result<Layer, ConfigError> {
+    let origin = path.display().to_string();
+    let wrong = |reason: String| ConfigError::File { path: origin.clone(), reason };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(wrong(format!("it is larger than {MAX_FILE} bytes")));
+    }
+    let table = text.parse::<toml::Table>().map_err(|error| ConfigError::Syntax {
+        origin: origin.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(Layer { origin, table })
+}
+
+fn wrong_key(layers: &[Layer], path: &str, reason: &str) -> ConfigError {
+    let (key, mut reason) = explain(path, reason);
+    if let Some(origin) = origin_of(layers, &key).or_else(|| origin_of(layers, path)) {
+        // Writing to a string does not fail.
+        write!(reason, " ({origin})").ok();
+    }
     ConfigError::Key { key, reason }
+}
+
+/// The reason of an unknown variant with those that there are, which the library that merges leaves
+/// out and the reader of TOML has.
+fn variants(merged: config::Config, path: &str) -> Option<String> {
+    let table: toml::Table = merged.try_deserialize().ok()?;
+    let read: Result<Config, _> = serde_path_to_error::deserialize(toml::Value::Table(table));
+    let error = read.err().filter(|error| error.path().to_string() == path)?;
+    let reason = error.inner().message();
+    reason.starts_with("unknown variant").then(|| reason.to_owned())
+}
+
+/// The reason without the library's own idea of key and origin, which ours replace.
+fn bare(error: &config::ConfigError) -> String {
+    match error {
+        config::ConfigError::At { error, .. } => bare(error),
+        config::ConfigError::Type { unexpected, expected, .. } => {
+            format!("it is {unexpected}, expected {expected}")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Reads a table that belongs to one type of source or sink. `path` is the table's place in the
@@ -93,7 +134,12 @@ fn keyed(error: &serde_path_to_error::Error<config::ConfigError>) -> ConfigError
 pub fn section<T: DeserializeOwned>(path: &str, table: &toml::Table) -> Result<T, ConfigError> {
     serde_path_to_error::deserialize(toml::Value::Table(table.clone())).map_err(|error| {
         let own = error.path().to_string();
-        let key = if own == "." { path.to_owned() } else { format!("{path}.{own}") };
-        ConfigError::Key { key, reason: error.inner().message().to_owned() }
+        let full = match (path, own.as_str()) {
+            ("", own) => own.to_owned(),
+            (path, ".") => path.to_owned(),
+            (path, own) => format!("{path}.{own}"),
+        };
+        let (key, reason) = explain(&full, error.inner().message());
+        ConfigError::Key { key, reason }
     })
 }

@@ -14,6 +14,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A peer's address does not go with the certificates that there are.
+    #[error("{url:?}: {reason}")]
+    Scheme {
+        /// As given.
+        url: String,
+        /// Why, and what to write.
+        reason: &'static str,
+    },
     /// An address cannot be listened on.
     #[error("listen.{door} = {address}: {reason}; is another process using it? (ss -ltnp)")]
     Bind {

@@ -8,17 +8,20 @@
 //! Invariants:
 //! * A service is reached the same way over a socket and in its own process: [`Transport`].
 //! * Whoever depends on a service stops before it, so that draining can still write.
-//! * Shutdown has a deadline; what is still alive then is named and dropped.
+//! * Shutdown has one deadline for all; what is still alive then is named and dropped.
+//! * Nothing half works: a service or listener that ends takes the process with it.
 
 mod admin;
 mod error;
 mod observe;
 mod serve;
 mod shutdown;
+mod tls;
 pub mod transport;
 
 pub use error::{BoxError, Error};
-pub use serve::{Bound, Listen, Service, TlsFiles, serve};
+pub use serve::{Bound, Listen, Service, serve};
 pub use shutdown::Shutdown;
 pub use sluice_proto::MAX_MESSAGE;
+pub use tls::TlsFiles;
 pub use transport::Transport;

@@ -1,6 +1,7 @@
 //! A layer that counts and times every call, also those that are cancelled, and opens its span.
 
 use std::{
+    any::Any,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -12,6 +13,7 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram},
 };
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
@@ -87,7 +89,12 @@ where
                 // All of it moves in here, not the one field that is set.
                 let mut call = call;
                 let answer = answer.await;
-                call.outcome = answer.as_ref().map_or("failed", outcome);
+                let code = answer.as_ref().map_or(Code::Unknown, code);
+                if code == Code::Unimplemented {
+                    // Whoever invents paths must not invent time series.
+                    "unimplemented".clone_into(&mut call.method);
+                }
+                call.outcome = name(code);
                 answer
             }
             .instrument(span),
@@ -95,12 +102,48 @@ where
     }
 }
 
-fn outcome<R>(response: &http::Response<R>) -> &'static str {
-    // A refusal without a body carries its code in the head.
-    match response.headers().get("grpc-status").map(http::HeaderValue::as_bytes) {
-        None | Some(b"0") => "ok",
-        Some(_) => "refused",
+/// A refusal without a body carries its code in the head; that of a stream comes behind it, and
+/// is the business of the stream's owner.
+fn code<R>(response: &http::Response<R>) -> Code {
+    match response.headers().get(Status::GRPC_STATUS) {
+        Some(code) => Code::from_bytes(code.as_bytes()),
+        None if response.status().is_success() => Code::Ok,
+        None => Code::Unknown,
     }
+}
+
+const fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+/// The answer of a handler that panicked.
+pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> http::Response<tonic::body::Body> {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = said.unwrap_or("not a text"), "a call panicked; this is a bug");
+    // What it said stays here: it may be about the data of others.
+    Status::internal("the call failed because of a bug; the log of the service has more")
+        .into_http()
 }
 
 /// Records when it is dropped, so that a cancelled call is counted too.

@@ -1,13 +1,12 @@
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig},
+    transport::{Server, server::TcpIncoming},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
@@ -16,13 +15,22 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     BoxError, Error, Shutdown,
     admin::{self, Ready},
-    observe::Observe,
+    observe::{Observe, panicked},
+    tls::TlsFiles,
     transport::{CONNECTION_WINDOW, FRAME_SIZE, STREAM_WINDOW},
 };
 
 /// Calls whose answer has not begun, at most; more are refused at once. Streams count until
 /// their head only; their owners bound them.
 const MAX_PENDING_CALLS: usize = 4096;
+
+/// Calls open on one connection, at most. A process has one connection to each peer, with a stream
+/// for each of its ingestors or event streams; the default of 200 would let the next one wait
+/// without a word.
+const MAX_CALLS_PER_CONNECTION: u32 = 4096;
+
+/// What a service gets for draining even if those before it took all the time.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 /// One service: what it answers, and what it does besides.
 #[async_trait]
@@ -52,24 +60,6 @@ pub struct Listen {
     pub tls: Option<TlsFiles>,
 }
 
-/// PEM files.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// Our certificate and what signed it.
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// The authority that the other side must show.
-    pub client_ca: Option<PathBuf>,
-}
-
-impl TlsFiles {
-    pub(crate) fn read(&self, path: &PathBuf) -> Result<Vec<u8>, Error> {
-        std::fs::read(path)
-            .map_err(|error| Error::Tls { path: path.clone(), reason: error.to_string() })
-    }
-}
-
 /// Where a process really listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
@@ -79,37 +69,43 @@ pub struct Bound {
     pub admin: SocketAddr,
 }
 
-/// Runs services until the shutdown is asked for or one of them fails.
+/// Runs services until the shutdown is asked for, or one of them or a listener ends.
 ///
 /// `services` come in order of dependency: each may use those before it, and they are stopped
-/// from the last to the first. `bound` is told the addresses once both listeners are open.
+/// from the last to the first. `bound` is told the addresses once both listeners are open and
+/// every service runs.
+///
+/// # Errors
+/// An address or certificate that cannot be used, before anything runs; the first service or
+/// listener that failed, after everything else was stopped.
 pub async fn serve(
     services: Vec<Box<dyn Service>>,
     listen: Listen,
     bound: Option<oneshot::Sender<Bound>>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
+    let server = server(listen.tls.as_ref())?;
     let (api, admin) = (bind("api", listen.api).await?, bind("admin", listen.admin).await?);
     let addresses = Bound { api: address("api", &api)?, admin: address("admin", &admin)? };
     let (health, health_service) = tonic_health::server::health_reporter();
-    let names: Vec<&'static str> =
-        services.iter().flat_map(|service| service.grpc_names()).chain([""]).collect();
-    set_health(&health, &names, ServingStatus::NotServing).await;
+    let names = services.iter().flat_map(|service| service.grpc_names()).chain([""]).collect();
+    let state = State { ready: Ready::default(), health, names };
+    state.set(false).await;
 
     let routes = services
         .iter()
         .fold(axum::Router::new(), |all, service| all.merge(mergeable(service.routes())));
-    let closing = CancellationToken::new();
-    let ready = Ready::default();
     let beside = Routes::new(health_service.clone()).add_service(reflection()?);
-    let api = tokio::spawn(serve_api(api, listen.tls, routes, beside, closing.clone()));
-    let admin_routes = admin::router(ready.clone()).merge(mergeable(Routes::new(health_service)));
-    let admin = tokio::spawn(serve_admin(admin, admin_routes, closing.clone()));
+    let closing = CancellationToken::new();
+    let api = serve_api(server, api, with_limits(routes).merge(mergeable(beside)), closing.clone());
+    let admin_routes =
+        admin::router(state.ready.clone()).merge(mergeable(Routes::new(health_service)));
+    let admin = serve_admin(admin, admin_routes, closing.clone());
+    let listeners = [ends(api, &shutdown), ends(admin, &shutdown)];
 
     let running: Vec<Running> =
         services.into_iter().map(|s| Running::start(s, &shutdown)).collect();
-    ready.set(true);
-    set_health(&health, &names, ServingStatus::Serving).await;
+    state.set(true).await;
     tracing::info!(api = %addresses.api, admin = %addresses.admin, "listening");
     if let Some(bound) = bound {
         // Nobody may be interested any more.
@@ -117,13 +113,46 @@ pub async fn serve(
     }
 
     shutdown.token().cancelled().await;
-    ready.set(false);
-    set_health(&health, &names, ServingStatus::NotServing).await;
-    let ended = stop_all(running, shutdown.grace()).await;
-    shutdown.drained().await;
+    state.set(false).await;
+    let deadline = Deadline(Instant::now() + shutdown.grace());
+    let ended = stop_all(running, &deadline).await;
+    shutdown.drained_within(deadline.left()).await;
     closing.cancel();
-    let closed = close_listeners(api, admin, shutdown.grace()).await;
-    ended.and(closed)
+    ended.and(close_listeners(listeners, &deadline).await)
+}
+
+/// Whether the process takes work, as probes see it.
+struct State {
+    ready: Ready,
+    health: HealthReporter,
+    names: Vec<&'static str>,
+}
+
+impl State {
+    /// The narrower answer comes first on stop and last on start.
+    async fn set(&self, ready: bool) {
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        if !ready {
+            self.ready.set(false);
+        }
+        for name in &self.names {
+            self.health.set_service_status(*name, status).await;
+        }
+        if ready {
+            self.ready.set(true);
+        }
+    }
+}
+
+/// The end of the time for stopping, which all services share.
+struct Deadline(Instant);
+
+impl Deadline {
+    /// What is left, but never nothing: a service must not be dropped unasked because another
+    /// one took all the time.
+    fn left(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now()).max(LEAST_GRACE)
+    }
 }
 
 /// A service at work.
@@ -136,20 +165,20 @@ struct Running {
 impl Running {
     /// Starts a service. Its end, however it comes, stops the process.
     fn start(service: Box<dyn Service>, process: &Shutdown) -> Self {
-        let (name, shutdown, process) = (service.name(), process.separate(), process.clone());
+        let (name, shutdown) = (service.name(), process.separate());
         let own = shutdown.clone();
-        let task = tokio::spawn(async move {
+        let run = async move {
             let ended = std::panic::AssertUnwindSafe(service.run(own)).catch_unwind().await;
-            process.stop();
             ended.unwrap_or_else(|_| Err("it panicked; see the log above".into()))
-        });
-        Self { name, shutdown, task }
+        };
+        Self { name, shutdown, task: ends(run, process) }
     }
 
     async fn stop(self, grace: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + grace;
         self.shutdown.stop();
         let abort = self.task.abort_handle();
-        let ended = match tokio::time::timeout(grace, self.task).await {
+        let ended = match tokio::time::timeout_at(deadline, self.task).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
@@ -157,16 +186,29 @@ impl Running {
                 Err("it did not stop within the grace and was dropped".into())
             }
         };
-        self.shutdown.drained().await;
+        self.shutdown.drained_within(deadline.saturating_duration_since(Instant::now())).await;
         ended.map_err(|error| Error::Service { service: self.name, error })
     }
 }
 
+/// Spawns what must not end before the process: its end, however it comes, asks for the stop.
+fn ends<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+    process: &Shutdown,
+) -> JoinHandle<T> {
+    let process = process.clone();
+    tokio::spawn(async move {
+        let ended = task.await;
+        process.stop();
+        ended
+    })
+}
+
 /// Stops the last first: what a service needs for draining is still there. Gives the first error.
-async fn stop_all(running: Vec<Running>, grace: Duration) -> Result<(), Error> {
+async fn stop_all(running: Vec<Running>, deadline: &Deadline) -> Result<(), Error> {
     let mut result = Ok(());
     for service in running.into_iter().rev() {
-        let ended = service.stop(grace).await;
+        let ended = service.stop(deadline.left()).await;
         if let Err(error) = &ended {
             tracing::error!(%error, "stopped badly");
         }
@@ -187,12 +229,6 @@ fn address(door: &'static str, listener: &TcpListener) -> Result<SocketAddr, Err
     listener.local_addr().map_err(|error| Error::Listener { door, reason: error.to_string() })
 }
 
-async fn set_health(health: &HealthReporter, names: &[&'static str], status: ServingStatus) {
-    for name in names {
-        health.set_service_status(*name, status).await;
-    }
-}
-
 fn reflection() -> Result<
     tonic_reflection::server::v1::ServerReflectionServer<
         impl tonic_reflection::server::v1::ServerReflection,
@@ -206,40 +242,50 @@ fn reflection() -> Result<
         .map_err(|error| Error::Listener { door: "api", reason: error.to_string() })
 }
 
-async fn serve_api(
-    listener: TcpListener,
-    tls: Option<TlsFiles>,
-    routes: axum::Router,
-    beside: Routes,
-    closing: CancellationToken,
-) -> Result<(), Error> {
-    let failed = |reason: String| Error::Listener { door: "api", reason };
-    let mut server = Server::builder()
+/// The server's settings. They come before the listeners: a certificate that cannot be used must
+/// stop the start, not the first call.
+fn server(tls: Option<&TlsFiles>) -> Result<Server, Error> {
+    let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_SIZE)
-        .tcp_nodelay(true)
+        .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)));
-    if let Some(tls) = tls {
-        let error = |error: tonic::transport::Error| failed(error.to_string());
-        server = server.tls_config(server_tls(&tls)?).map_err(error)?;
+    match tls {
+        None => Ok(server),
+        Some(tls) => server
+            .tls_config(tls.server()?)
+            .map_err(|error| Error::Tls { path: tls.cert.clone(), reason: error.to_string() }),
     }
-    // Health and reflection stand beside the limits: a probe must not be shed.
-    let limited = routes.layer(
+}
+
+/// Sheds what is too much at once, so that nothing waits in a queue that nobody sees. Health and
+/// reflection stand beside this: a probe must not be shed.
+fn with_limits(routes: axum::Router) -> axum::Router {
+    routes.layer(
         ServiceBuilder::new()
             .layer(axum::error_handling::HandleErrorLayer::new(shed))
             .layer(LoadShedLayer::new())
             .layer(GlobalConcurrencyLimitLayer::new(MAX_PENDING_CALLS)),
-    );
-    let all = limited.merge(mergeable(beside)).fallback(unknown_method);
+    )
+}
+
+async fn serve_api(
+    server: Server,
+    listener: TcpListener,
+    routes: axum::Router,
+    closing: CancellationToken,
+) -> Result<(), Error> {
+    // The server's own setting is not for listeners that were opened elsewhere.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     server
-        .layer(CatchPanicLayer::new())
         .layer(Observe::new())
-        .add_routes(Routes::from(all))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), closing.cancelled_owned())
+        .layer(CatchPanicLayer::custom(panicked))
+        .add_routes(Routes::from(routes.fallback(unknown_method)))
+        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())
         .await
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| Error::Listener { door: "api", reason: error.to_string() })
 }
 
 /// The routes without the answer to unknown paths, which one router can give only once.
@@ -258,15 +304,6 @@ async fn shed(_: BoxError) -> http::Response<axum::body::Body> {
     tonic::Status::resource_exhausted("too many calls at once; try again").into_http()
 }
 
-fn server_tls(tls: &TlsFiles) -> Result<ServerTlsConfig, Error> {
-    let identity = Identity::from_pem(tls.read(&tls.cert)?, tls.read(&tls.key)?);
-    let config = ServerTlsConfig::new().identity(identity);
-    Ok(match &tls.client_ca {
-        Some(ca) => config.client_ca_root(Certificate::from_pem(tls.read(ca)?)),
-        None => config,
-    })
-}
-
 async fn serve_admin(
     listener: TcpListener,
     routes: axum::Router,
@@ -279,14 +316,19 @@ async fn serve_admin(
 }
 
 async fn close_listeners(
-    api: JoinHandle<Result<(), Error>>,
-    admin: JoinHandle<Result<(), Error>>,
-    grace: Duration,
+    listeners: [JoinHandle<Result<(), Error>>; 2],
+    deadline: &Deadline,
 ) -> Result<(), Error> {
-    let aborts = [api.abort_handle(), admin.abort_handle()];
-    let both = async { (api.await, admin.await) };
-    match tokio::time::timeout(grace.min(Duration::from_secs(5)), both).await {
-        Ok((api, admin)) => api.unwrap_or(Ok(())).and(admin.unwrap_or(Ok(()))),
+    let aborts = listeners.each_ref().map(JoinHandle::abort_handle);
+    let both = futures_util::future::join_all(listeners);
+    match tokio::time::timeout(deadline.left().min(Duration::from_secs(5)), both).await {
+        Ok(ended) => ended.into_iter().fold(Ok(()), |result, listener| {
+            let failed = |error: tokio::task::JoinError| Error::Listener {
+                door: "api or admin",
+                reason: error.to_string(),
+            };
+            result.and(listener.map_err(failed).and_then(|ended| ended))
+        }),
         Err(_) => {
             // Idle connections of clients that do not hang up; every call has ended.
             aborts.iter().for_each(tokio::task::AbortHandle::abort);

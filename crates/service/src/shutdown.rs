@@ -107,8 +107,12 @@ impl Shutdown {
 
     /// Waits for every spawned task, at most the grace. Gives the names of those still alive.
     pub async fn drained(&self) -> Vec<&'static str> {
+        self.drained_within(self.0.grace).await
+    }
+
+    pub(crate) async fn drained_within(&self, grace: Duration) -> Vec<&'static str> {
         self.0.tracker.close();
-        let waited = tokio::time::timeout(self.0.grace, self.0.tracker.wait()).await;
+        let waited = tokio::time::timeout(grace, self.0.tracker.wait()).await;
         if waited.is_ok() {
             return Vec::new();
         }

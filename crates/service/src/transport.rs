@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::{HeaderValue, header::HeaderName};
 use tokio::sync::watch;
-use tonic::{
-    body::Body,
-    service::Routes,
-    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
-};
-use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tonic::{body::Body, service::Routes, transport::Endpoint};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{BoxError, Error, serve::TlsFiles};
+use crate::{
+    BoxError, Error,
+    observe::{Observe, panicked},
+    tls::TlsFiles,
+};
 
 /// One erased way to a service. `XClient::new(transport)` is the same type over both kinds.
 pub type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
@@ -33,22 +35,51 @@ pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
 /// receiver's setting counts.
 pub(crate) const FRAME_SIZE: u32 = 256 << 10;
 
-/// A transport over a socket. Connects when it is first used, and again when the peer comes back.
+/// Carries the caller's span; see the W3C recommendation on trace context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A transport over a socket, in plaintext. Connects when it is first used, and again when the
+/// peer comes back.
 pub fn remote(url: &str) -> Result<Transport, Error> {
-    Ok(BoxCloneSyncService::new(endpoint(url)?.connect_lazy().map_err(TransportError::new)))
+    let endpoint = endpoint(url)?;
+    if endpoint.uri().scheme_str() == Some("https") {
+        return Err(Error::Scheme {
+            url: url.to_owned(),
+            reason: "https needs certificates; set security.tls with cert, key and client_ca",
+        });
+    }
+    Ok(over_socket(&endpoint))
 }
 
-/// The same over TLS: trusts `client_ca` and shows our certificate.
+/// The same over TLS: trusts only `client_ca`, and shows our certificate.
 pub fn remote_tls(url: &str, tls: &TlsFiles) -> Result<Transport, Error> {
-    let mut config = ClientTlsConfig::new()
-        .identity(Identity::from_pem(tls.read(&tls.cert)?, tls.read(&tls.key)?));
-    if let Some(ca) = &tls.client_ca {
-        config = config.ca_certificate(Certificate::from_pem(tls.read(ca)?));
+    let endpoint = endpoint(url)?;
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Err(Error::Scheme {
+            url: url.to_owned(),
+            reason: "security.tls is set, but this address is plaintext; write https://",
+        });
     }
-    let endpoint = endpoint(url)?
-        .tls_config(config)
+    let endpoint = endpoint
+        .tls_config(tls.client()?)
         .map_err(|error| Error::Tls { path: tls.cert.clone(), reason: error.to_string() })?;
-    Ok(BoxCloneSyncService::new(endpoint.connect_lazy().map_err(TransportError::new)))
+    Ok(over_socket(&endpoint))
+}
+
+fn over_socket(endpoint: &Endpoint) -> Transport {
+    let channel = endpoint.connect_lazy().map_request(with_context);
+    BoxCloneSyncService::new(channel.map_err(TransportError::new))
+}
+
+/// Tells the other side which span calls.
+fn with_context(mut request: http::Request<Body>) -> http::Request<Body> {
+    let traceparent = sluice_telemetry::current_traceparent();
+    if !traceparent.is_empty()
+        && let Ok(value) = HeaderValue::try_from(traceparent)
+    {
+        request.headers_mut().entry(TRACEPARENT).or_insert(value);
+    }
+    request
 }
 
 fn endpoint(url: &str) -> Result<Endpoint, Error> {
@@ -68,9 +99,14 @@ fn endpoint(url: &str) -> Result<Endpoint, Error> {
         .keep_alive_while_idle(true))
 }
 
-/// A transport to services of this process.
+/// A transport to services of this process, measured and guarded against panics as over a socket.
 pub fn local(routes: Routes) -> Transport {
-    let routes = routes.prepare().map_request(|request: http::Request<Body>| request);
+    let routes = ServiceBuilder::new()
+        .map_request(with_context)
+        .map_response(|response: http::Response<_>| response.map(Body::new))
+        .layer(Observe::new())
+        .layer(CatchPanicLayer::custom(panicked))
+        .service(routes.prepare());
     BoxCloneSyncService::new(routes.map_err(TransportError::new))
 }
 

@@ -1,22 +1,27 @@
 //! Logs, traces and metrics, set up once per process.
 //!
 //! Logs are text on a terminal and JSON otherwise. Metrics can always be scraped as Prometheus
-//! text; traces and metrics also go to an OTLP collector where one is configured, and the
-//! standard `OTEL_*` variables win over the file.
+//! text; traces and metrics also go to an OTLP collector where one is configured. What is logged
+//! says nothing about what is traced: spans of our own are exported whatever the log's level.
 
+mod otlp;
 mod propagation;
 
-use std::{io::IsTerminal, sync::OnceLock};
+use std::io::IsTerminal;
 
-use opentelemetry::{global, metrics::Meter, trace::TracerProvider};
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry::{Key, global, metrics::Meter, trace::TracerProvider};
 use opentelemetry_sdk::{
     Resource, metrics::SdkMeterProvider, propagation::TraceContextPropagator,
     trace::SdkTracerProvider,
 };
+use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
+pub use otlp::STANDARD;
 pub use propagation::{current_traceparent, link_traceparent, parent_from_headers};
 
 /// What to set up.
@@ -24,7 +29,8 @@ pub use propagation::{current_traceparent, link_traceparent, parent_from_headers
 pub struct TelemetryOptions {
     /// A level, or `target=level` parts with commas. Empty means `info`.
     pub log: String,
-    /// Address of an OTLP collector; empty for none.
+    /// Address of an OTLP collector; empty for none; [`STANDARD`] where the `OTEL_*` variables
+    /// name it.
     pub otlp: String,
 }
 
@@ -40,7 +46,7 @@ pub enum Error {
         reason: String,
     },
     /// The collector's address or the exporter cannot be used.
-    #[error("telemetry.otlp = {endpoint:?}: {reason}")]
+    #[error("telemetry.otlp = {endpoint:?}: {reason}; write http://host:4317")]
     Otlp {
         /// As written.
         endpoint: String,
@@ -52,7 +58,8 @@ pub enum Error {
     Metrics(String),
 }
 
-static REGISTRY: OnceLock<Registry> = OnceLock::new();
+/// What can be scraped; there once everything is set up.
+static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
 
 /// Keeps the exporters alive. [`Guard::shutdown`] sends what is left; call it last.
 #[must_use = "dropping the guard loses what was not exported yet"]
@@ -63,7 +70,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Exports what is left. Blocks until done or until the exporters give up.
+    /// Exports what is left. Blocks until done or until the exporters give up, so not for the only
+    /// thread of a runtime.
     pub fn shutdown(self) {
         if let Some(Err(error)) = self.tracer.map(|tracer| tracer.shutdown()) {
             tracing::warn!(%error, "traces were not all exported");
@@ -74,27 +82,39 @@ impl Guard {
     }
 }
 
-/// Sets everything up. A second call in one process (tests) changes nothing and succeeds.
+/// Sets everything up; with OTLP, inside a Tokio runtime. A second call in one process (tests)
+/// changes nothing and succeeds; after an error it may be tried again.
 pub fn init(service: &str, options: &TelemetryOptions) -> Result<Guard, Error> {
-    if REGISTRY.get().is_some() {
+    let mut installed = REGISTRY.lock();
+    if installed.is_some() {
         return Ok(Guard::default());
     }
+    // Everything that can fail comes before anything that others see.
     let filter = filter(&options.log)?;
-    let resource = Resource::builder().with_service_name(format!("sluice-{service}")).build();
-    let meter = meter_provider(resource.clone(), &options.otlp)?;
+    let resource = resource(service);
+    let (meter, registry) = meter_provider(resource.clone(), &options.otlp)?;
+    let tracer = tracer_provider(resource, &options.otlp)?;
     global::set_meter_provider(meter.clone());
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let tracer = tracer_provider(resource, &options.otlp)?;
-    let spans = tracer
-        .as_ref()
-        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("sluice")));
+    let spans = tracer.as_ref().map(|provider| {
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("sluice"));
+        layer.with_filter(FilterFn::new(is_ours).with_max_level_hint(Level::DEBUG))
+    });
     let terminal = std::io::stderr().is_terminal();
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = if terminal { text.boxed() } else { text.json().flatten_event(true).boxed() };
-    let subscriber = tracing_subscriber::registry().with(filter).with(logs).with(spans);
+    let subscriber = tracing_subscriber::registry().with(logs.with_filter(filter)).with(spans);
     // Refused only if the host program has set a subscriber of its own, which then stays.
     subscriber.try_init().ok();
+    *installed = Some(registry);
     Ok(Guard { tracer, meter: Some(meter) })
+}
+
+/// Our own spans down to `debug`, and as their events what is worth a log line. Spans of the
+/// exporter's own transport would otherwise trace themselves for ever.
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    let most = if metadata.is_span() { Level::DEBUG } else { Level::INFO };
+    metadata.target().starts_with("sluice") && *metadata.level() <= most
 }
 
 /// The meter of all Sluice metrics.
@@ -104,12 +124,22 @@ pub fn meter() -> Meter {
 
 /// Every metric as Prometheus text. Empty before [`init`].
 pub fn prometheus_text() -> Result<String, Error> {
-    let Some(registry) = REGISTRY.get() else {
+    let Some(registry) = REGISTRY.lock().clone() else {
         return Ok(String::new());
     };
     TextEncoder::new()
         .encode_to_string(&registry.gather())
         .map_err(|error| Error::Metrics(error.to_string()))
+}
+
+/// Who we are. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` win.
+fn resource(service: &str) -> Resource {
+    let standard = Resource::builder().build();
+    let name = standard.get(&Key::from_static_str("service.name"));
+    match name {
+        Some(name) if !name.as_str().starts_with("unknown_service") => standard,
+        _ => Resource::builder().with_service_name(format!("sluice-{service}")).build(),
+    }
 }
 
 fn filter(written: &str) -> Result<EnvFilter, Error> {
@@ -119,36 +149,24 @@ fn filter(written: &str) -> Result<EnvFilter, Error> {
         .map_err(|error| Error::Filter { filter: written.to_owned(), reason: error.to_string() })
 }
 
-fn meter_provider(resource: Resource, otlp: &str) -> Result<SdkMeterProvider, Error> {
-    let wrong = |error: &dyn std::fmt::Display| Error::Metrics(error.to_string());
+fn meter_provider(resource: Resource, otlp: &str) -> Result<(SdkMeterProvider, Registry), Error> {
     let registry = Registry::new();
     let exporter = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
         .scope_info_enabled(false)
         .build()
-        .map_err(|error| wrong(&error))?;
+        .map_err(|error| Error::Metrics(error.to_string()))?;
     let mut provider = SdkMeterProvider::builder().with_resource(resource).with_reader(exporter);
-    if !otlp.is_empty() {
-        let exporter = MetricExporter::builder().with_tonic().with_endpoint(otlp).build();
-        provider = provider.with_periodic_exporter(exporter.map_err(|error| Error::Otlp {
-            endpoint: otlp.to_owned(),
-            reason: error.to_string(),
-        })?);
+    if let Some(exporter) = otlp::metrics(otlp)? {
+        provider = provider.with_periodic_exporter(exporter);
     }
-    // Set by whoever came first; a second provider is dropped with its registry.
-    REGISTRY.set(registry).ok();
-    Ok(provider.build())
+    Ok((provider.build(), registry))
 }
 
 fn tracer_provider(resource: Resource, otlp: &str) -> Result<Option<SdkTracerProvider>, Error> {
-    if otlp.is_empty() {
-        return Ok(None);
-    }
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(otlp).build();
-    let exporter = exporter
-        .map_err(|error| Error::Otlp { endpoint: otlp.to_owned(), reason: error.to_string() })?;
-    let provider = SdkTracerProvider::builder().with_resource(resource);
-    Ok(Some(provider.with_batch_exporter(exporter).build()))
+    let exporter = otlp::spans(otlp)?;
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    Ok(exporter.map(|exporter| builder.with_batch_exporter(exporter).build()))
 }
 
 #[cfg(test)]
@@ -157,12 +175,16 @@ mod tests {
 
     #[test]
     fn metrics_can_be_scraped_and_init_is_idempotent() {
+        let bad = TelemetryOptions { log: "sluice=loud".to_owned(), ..Default::default() };
+        assert!(init("test", &bad).is_err());
+        assert_eq!(prometheus_text().unwrap(), "", "a failed init leaves nothing behind");
         let guard = init("test", &TelemetryOptions::default()).unwrap();
         let again = init("test", &TelemetryOptions::default()).unwrap();
         meter().u64_counter("blocks_seen").build().add(3, &[]);
+        again.shutdown();
         let text = prometheus_text().unwrap();
         assert!(text.contains("blocks_seen_total 3"), "{text}");
-        again.shutdown();
+        assert!(text.contains("service_name=\"sluice-test\""), "{text}");
         guard.shutdown();
     }
 
@@ -170,5 +192,11 @@ mod tests {
     fn a_bad_filter_says_what_to_write() {
         let error = filter("sluice=loud").unwrap_err().to_string();
         assert!(error.contains("telemetry.log") && error.contains("info"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_collector_says_what_to_write() {
+        let error = otlp::spans("not an address").err().unwrap().to_string();
+        assert!(error.contains("telemetry.otlp") && error.contains("4317"), "{error}");
     }
 }

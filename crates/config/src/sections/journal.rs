@@ -58,6 +58,10 @@ pub struct Retention {
     /// At least this many blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<u64>,
+    /// At most this much is kept for slow streams. Not done by this version, and therefore
+    /// refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_for_streams: Option<ByteSize>,
 }
 
 /// What an acknowledgement means: `fsync`, `interval:50ms` or `none`.
@@ -79,7 +83,14 @@ impl FromStr for Durability {
         match text.split_once(':') {
             None if text == "fsync" => Ok(Self::Fsync),
             None if text == "none" => Ok(Self::None),
-            Some(("interval", every)) => every.parse().map(Self::Interval),
+            Some(("interval", every)) => match every.parse() {
+                Ok(every) if every != HumanDuration::default() => Ok(Self::Interval(every)),
+                Ok(_) => Err("an interval of 0 is fsync; write that".to_owned()),
+                Err(error) => Err(error),
+            },
+            None if text == "replicated" => Err("replicated needs a replicated journal, which \
+                 this version does not have; write fsync, interval:50ms or none"
+                .to_owned()),
             _ => Err(format!("{text:?} is not a durability; write fsync, interval:50ms or none")),
         }
     }

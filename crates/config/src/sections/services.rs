@@ -1,4 +1,5 @@
 use std::{
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -113,13 +114,33 @@ pub struct Etcd {
 pub struct Telemetry {
     /// What is logged: a level, or `target=level` parts with commas.
     pub log: String,
-    /// Where OTLP goes; empty for nowhere.
+    /// Where OTLP goes; empty for nowhere. [`Telemetry::STANDARD`] where the standard variables
+    /// say it.
     pub otlp: String,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
         Self { log: "info".to_owned(), otlp: String::new() }
+    }
+}
+
+impl Telemetry {
+    /// The value of `otlp` that leaves everything to the standard `OTEL_*` variables, which the
+    /// exporters read themselves.
+    pub const STANDARD: &'static str = "standard";
+
+    /// Lets the standard variables win over the file: an endpoint in them is where OTLP goes, and
+    /// `OTEL_SDK_DISABLED=true` turns it off.
+    pub(crate) fn prefer_standard(&mut self, environment: &HashMap<String, String>) {
+        let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+        let endpoints = ["ENDPOINT", "TRACES_ENDPOINT", "METRICS_ENDPOINT"];
+        if endpoints.iter().any(|last| set(&format!("OTEL_EXPORTER_OTLP_{last}")).is_some()) {
+            Self::STANDARD.clone_into(&mut self.otlp);
+        }
+        if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            self.otlp.clear();
+        }
     }
 }
 
@@ -130,6 +151,9 @@ pub struct Security {
     /// Certificates of the API's listener and of our calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// Bearer tokens and their roles. Not checked by this version, and therefore refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Secret>,
     /// Allows to listen beyond loopback without TLS.
     pub insecure: bool,
 }

@@ -1,0 +1,37 @@
+//! The client against a whole coordinator, on the embedded store and on a real etcd.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports by panicking")]
+
+#[path = "client/cases.rs"]
+mod cases;
+#[path = "../../coordination/tests/support/etcd.rs"]
+mod etcd;
+#[path = "client/node.rs"]
+mod node;
+
+use std::sync::Arc;
+
+use sluice_coordination::{EmbeddedKv, Kv, conformance};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_memory() {
+    let kv: Arc<dyn Kv> = Arc::new(EmbeddedKv::in_memory());
+    conformance::run(kv, cases::all(), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_etcd() {
+    let mut etcd = etcd::Etcd::start().await;
+    conformance::run(etcd.kv().await, cases::all(), true).await;
+    let options = sluice_coordination::EtcdOptions {
+        timeout: std::time::Duration::from_millis(800),
+        ..etcd.options()
+    };
+    let kv = sluice_coordination::EtcdKv::connect(options).await.unwrap();
+    let before = cases::before_outage(Arc::new(kv)).await;
+    etcd.kill();
+    let during = cases::during_outage(before).await;
+    etcd.restart().await;
+    etcd.pause(false);
+    cases::after_outage(during).await;
+}

@@ -1,0 +1,506 @@
+//! The committer: one thread per journal that alone writes its files.
+//!
+//! It takes whatever is queued, writes it in one go, syncs once, and only then lets the assembler
+//! make whole blocks visible and acknowledges them. Opens, trims and the close go through the
+//! same queue, so that fencing needs no lock: what an older writer queued behind an open is
+//! refused.
+
+mod open;
+mod queue;
+mod roll;
+mod spare;
+
+use std::{
+    io::IoSlice,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use sluice_model::{Generation, Head, Pointer};
+
+use crate::{
+    AppendError, Receipt, Stored,
+    assembler::{Assembler, Outcome},
+    control::{Control, ControlFile},
+    embedded::Policy,
+    error::{At, Fault},
+    files::File,
+    index::Draft,
+    record::{HEAD, Place, RecordHead, UNIT},
+    segment::{RESERVE, write_mark},
+    shared::{Log, State},
+    tail::{Location, weight},
+};
+
+pub(crate) use open::OpenJob;
+pub(crate) use queue::{Append, Job, Queue, TrimJob};
+use spare::Spare;
+
+/// Written but unsynced bytes of an unfinished block after which it is synced anyway, so that the
+/// last sync of a large block does not take for ever.
+const SYNC_AFTER: u64 = 16 << 20;
+/// How long the journal must be idle before the durable length is marked in the segment.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+
+/// The segment being written.
+#[derive(Debug)]
+struct Writing {
+    number: u32,
+    incarnation: u64,
+    file: Arc<dyn File>,
+    len: u64,
+    durable: u64,
+    marked: u64,
+    file_len: u64,
+}
+
+/// Where the next frame must continue, with everything admitted counted in.
+#[derive(Debug)]
+struct Expected {
+    generation: Generation,
+    pointer: Pointer,
+    /// The unfinished block and its next part.
+    block: Option<(Pointer, u32)>,
+}
+
+/// Written records that are not yet durable.
+#[derive(Debug)]
+struct Written {
+    head: RecordHead,
+    job: Append,
+}
+
+/// The state of the thread.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) log: Arc<Log>,
+    pub(crate) control: Control,
+    control_file: ControlFile,
+    pub(crate) assembler: Assembler,
+    segment: Option<Writing>,
+    writer: u32,
+    poisoned: Option<String>,
+    expected: Expected,
+    unsynced: Vec<Written>,
+    /// Frames of the unfinished block for the tail cache; `None` once it is too large for it.
+    cached: Option<Vec<(Location, Arc<Stored>)>>,
+    cached_bytes: usize,
+    last_sync: Instant,
+    next_incarnation: u64,
+    spare: Spare,
+}
+
+/// What recovery hands over.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) control: Control,
+    pub(crate) control_file: ControlFile,
+    pub(crate) assembler: Assembler,
+    /// The segment to go on in: its number, its file and the bytes in use.
+    pub(crate) newest: Option<(u32, Arc<dyn File>, u64)>,
+}
+
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl Core {
+    pub(crate) fn new(log: Arc<Log>, recovered: Recovered) -> Self {
+        let Recovered { control, control_file, assembler, newest } = recovered;
+        let segment = newest.and_then(|(number, file, len)| {
+            let state = log.state.read();
+            let active = state.active.as_ref()?;
+            let (incarnation, file_len) = (active.incarnation, active.file_len);
+            Some(Writing { number, incarnation, file, len, durable: len, marked: len, file_len })
+        });
+        let next_incarnation = control.incarnations;
+        let expected = expected(&assembler.head);
+        Self {
+            log,
+            control,
+            control_file,
+            assembler,
+            segment,
+            writer: 0,
+            poisoned: None,
+            expected,
+            unsynced: Vec::new(),
+            cached: Some(Vec::new()),
+            cached_bytes: 0,
+            last_sync: Instant::now(),
+            next_incarnation,
+            spare: Spare::default(),
+        }
+    }
+
+    /// Works until the journal is closed; gives what to answer then.
+    pub(crate) fn run(mut self) -> tokio::sync::oneshot::Sender<()> {
+        loop {
+            let Some(jobs) = self.log.queue.take(self.patience()) else {
+                self.idle();
+                continue;
+            };
+            let mut group = Vec::new();
+            for job in jobs {
+                match job {
+                    Job::Append(append) => group.push(*append),
+                    Job::Open(open) => {
+                        self.commit(std::mem::take(&mut group));
+                        self.open(open);
+                    }
+                    Job::Trim(trim) => {
+                        self.commit(std::mem::take(&mut group));
+                        let TrimJob { holds, now, reply } = trim;
+                        let result = self.trim(holds.as_deref(), now);
+                        reply.send(result).ok();
+                    }
+                    Job::Close(reply) => {
+                        self.commit(std::mem::take(&mut group));
+                        self.close();
+                        return reply;
+                    }
+                }
+            }
+            self.commit(group);
+        }
+    }
+
+    /// How long to wait for work before something else is due.
+    fn patience(&self) -> Option<Duration> {
+        let segment = self.segment.as_ref()?;
+        match self.log.options.policy {
+            Policy::Interval(every) if segment.durable < segment.len => {
+                Some(every.saturating_sub(self.last_sync.elapsed()))
+            }
+            _ => (segment.marked < segment.durable).then_some(MARK_AFTER),
+        }
+    }
+
+    fn idle(&mut self) {
+        let interval = matches!(self.log.options.policy, Policy::Interval(_));
+        let Some(segment) = &mut self.segment else { return };
+        if interval && segment.durable < segment.len {
+            self.sync();
+        } else if segment.marked < segment.durable {
+            segment.marked = segment.durable;
+            // A help for recovery only; the next sync tells if the file is in trouble.
+            write_mark(segment.file.as_ref(), segment.incarnation, segment.durable).ok();
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Append>) {
+        let mut batch = Vec::new();
+        for job in group {
+            if let Err(error) = self.admit(&job) {
+                refuse(job, &error);
+                continue;
+            }
+            if !self.fits(job.part.len()) {
+                self.write(std::mem::take(&mut batch));
+                self.sync();
+                if let Err(fault) = self.make_room(job.part.len()) {
+                    self.refuse_for(&fault, vec![job]);
+                    continue;
+                }
+                if let Err(error) = self.admit(&job) {
+                    refuse(job, &error);
+                    continue;
+                }
+            }
+            self.expect_after(&job);
+            if let Some(place) = self.place(job.part.len()) {
+                batch.push(Written { head: job.part.head(&place), job });
+            }
+        }
+        self.write(batch);
+        self.make_durable();
+    }
+
+    /// Checks that the writer is not fenced and that the frame continues what was admitted.
+    fn admit(&self, job: &Append) -> Result<(), AppendError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned { reason: reason.clone() });
+        }
+        if job.writer != self.writer {
+            return Err(AppendError::Fenced { fence: self.control.fence });
+        }
+        if job.resets != self.log.resets.load(Ordering::Acquire) {
+            let reason = self.log.state.read().append_refused.clone();
+            let reason = reason.unwrap_or_else(|| "an earlier block was refused".to_owned());
+            return Err(AppendError::DiskFull { reason });
+        }
+        let header = &job.header;
+        let pointer = || header.pointer.clone();
+        if header.part > 0 && self.expected.block != Some((pointer(), header.part)) {
+            let reason = "it does not continue the block before it".to_owned();
+            return Err(AppendError::Invalid { pointer: pointer(), reason });
+        }
+        if header.parent != self.expected.pointer {
+            return Err(AppendError::WrongParent {
+                pointer: pointer(),
+                expected: self.expected.pointer.clone(),
+                got: header.parent.clone(),
+                head: crate::codec::visible(&self.assembler.head).map(Box::new),
+            });
+        }
+        Ok(())
+    }
+
+    fn expect_after(&mut self, job: &Append) {
+        let header = &job.header;
+        if header.end.is_some() {
+            self.expected.generation = header.generation;
+            self.expected.pointer = header.pointer.clone();
+            self.expected.block = None;
+        } else {
+            self.expected.block = Some((header.pointer.clone(), header.part + 1));
+        }
+    }
+
+    fn fits(&self, len: u64) -> bool {
+        let room = |segment: &Writing| segment.len + len + RESERVE <= segment.file_len;
+        self.segment.as_ref().is_some_and(room)
+    }
+
+    /// The place of the next record; takes it.
+    fn place(&mut self, len: u64) -> Option<Place> {
+        let segment = self.segment.as_mut()?;
+        let place = Place {
+            incarnation: segment.incarnation,
+            offset: segment.len,
+            durable: segment.durable,
+            writer: self.writer,
+            appended: now(),
+        };
+        segment.len += len;
+        Some(place)
+    }
+
+    fn write(&mut self, batch: Vec<Written>) {
+        let (Some(first), Some(segment)) = (batch.first(), &self.segment) else { return };
+        let at = first.head.offset;
+        let heads: Vec<[u8; HEAD]> =
+            batch.iter().map(|written| written.head.encode(self.log.seed)).collect();
+        let mut slices = Vec::with_capacity(batch.len() * 4);
+        for (head, written) in heads.iter().zip(&batch) {
+            let part = &written.job.part;
+            let used = UNIT + part.header.len() as u64 + part.changes.len() as u64;
+            let pad = usize::try_from(written.head.len() - used).unwrap_or(0);
+            slices.push(IoSlice::new(head));
+            slices.push(IoSlice::new(&part.header));
+            slices.push(IoSlice::new(&part.changes));
+            slices.push(IoSlice::new(PADDING.get(..pad).unwrap_or_default()));
+        }
+        slices.retain(|slice| !slice.is_empty());
+        let path = self.log.dir.segment(segment.number);
+        match segment.file.write(&slices, at).at("write", &path) {
+            Ok(()) => self.unsynced.extend(batch.into_iter().map(|mut written| {
+                // Written bytes are the system's; a large block must not fill the queue.
+                written.job.room = None;
+                written.job.part.changes = Bytes::new();
+                written
+            })),
+            Err(fault) => {
+                if let Some(segment) = &mut self.segment {
+                    segment.len = at;
+                }
+                self.sync();
+                // What was half written must not look like a record later: go on elsewhere.
+                self.seal();
+                self.refuse_for(&fault, batch.into_iter().map(|written| written.job).collect());
+            }
+        }
+    }
+
+    /// Refuses blocks because of a failed file operation; poisons the writer unless room is all
+    /// that was missing.
+    fn refuse_for(&mut self, fault: &Fault, jobs: Vec<Append>) {
+        let error = if fault.is_full() {
+            let reason = fault.to_string();
+            self.log.state.write().append_refused = Some(reason.clone());
+            self.assembler.abort();
+            self.forget_cached();
+            self.expected = expected(&self.assembler.head);
+            // Everything queued was prepared on top of what is refused now.
+            self.log.resets.fetch_add(1, Ordering::AcqRel);
+            AppendError::DiskFull { reason }
+        } else {
+            let reason = fault.to_string();
+            self.poison(reason.clone());
+            AppendError::Poisoned { reason }
+        };
+        for job in jobs {
+            refuse(job, &error);
+        }
+    }
+
+    fn make_durable(&mut self) {
+        match self.log.options.policy {
+            Policy::Fsync => {
+                let bytes: u64 = self.unsynced.iter().map(|written| written.head.len()).sum();
+                let awaited = self.unsynced.iter().any(|written| written.job.reply.is_some());
+                if awaited || bytes > SYNC_AFTER {
+                    self.sync();
+                }
+            }
+            Policy::Interval(every) => {
+                self.publish();
+                if self.last_sync.elapsed() >= every {
+                    self.sync();
+                }
+            }
+            Policy::None => self.publish(),
+        }
+    }
+
+    /// Makes everything written durable and visible, or poisons the writer.
+    fn sync(&mut self) {
+        let Some(segment) = &mut self.segment else { return };
+        if segment.durable == segment.len {
+            return;
+        }
+        let path = self.log.dir.segment(segment.number);
+        match segment.file.sync().at("sync", &path) {
+            Ok(()) => {
+                segment.durable = segment.len;
+                self.last_sync = Instant::now();
+                self.publish();
+            }
+            Err(fault) => self.poison(fault.to_string()),
+        }
+    }
+
+    /// Makes whole blocks visible and acknowledges them.
+    fn publish(&mut self) {
+        let (Some(segment), false) = (&self.segment, self.unsynced.is_empty()) else { return };
+        let (number, len) = (segment.number, segment.len);
+        let log = Arc::clone(&self.log);
+        let mut replies = Vec::new();
+        let mut state = log.state.write();
+        for Written { head, mut job } in std::mem::take(&mut self.unsynced) {
+            self.cache(&mut job, (number, head.offset));
+            match self.assembler.push(&head, &job.header, number) {
+                Ok(Outcome::Whole(drafts)) => self.show(drafts, &mut state),
+                Ok(Outcome::Nothing) => {}
+                // Admission has checked the chain, so this cannot be; nothing is acknowledged.
+                Err(broken) => {
+                    tracing::error!(?broken, "an admitted block does not follow the head");
+                    job.reply = None;
+                }
+            }
+            replies.extend(job.reply.take());
+        }
+        if let Some(active) = &mut state.active {
+            active.len = len;
+        }
+        state.head = self.assembler.head.clone();
+        state.aborted_parts = self.control.aborted_parts + self.assembler.aborted;
+        state.append_refused = None;
+        drop(state);
+        log.announce();
+        for (reply, receipt) in replies {
+            // Whoever gave the ticket up does not need it.
+            reply.send(Ok(receipt)).ok();
+        }
+    }
+
+    fn show(&mut self, drafts: Vec<Draft>, state: &mut State) {
+        if let Some(active) = &mut state.active {
+            active.index.push(drafts, self.assembler.head.clone());
+        }
+        let frames = self.cached.replace(Vec::new());
+        self.cached_bytes = 0;
+        let mut tail = self.log.tail.lock();
+        for (location, frame) in frames.into_iter().flatten() {
+            tail.push(location, frame);
+        }
+    }
+
+    /// Keeps a frame for the tail cache until its block is whole.
+    fn cache(&mut self, job: &mut Append, location: Location) {
+        if job.header.part == 0 {
+            self.forget_cached();
+        }
+        let Some(frame) = job.cached.take() else {
+            self.cached = None;
+            return;
+        };
+        self.cached_bytes += weight(&frame);
+        if self.cached_bytes > self.log.options.tail_cache_bytes / 2 {
+            self.cached = None;
+        }
+        if let Some(frames) = &mut self.cached {
+            frames.push((location, frame));
+        }
+    }
+
+    fn forget_cached(&mut self) {
+        self.cached = Some(Vec::new());
+        self.cached_bytes = 0;
+    }
+
+    /// Gives up on the segment after a failure that leaves unknown what the disk holds. Nothing
+    /// that waits is acknowledged; the next open goes on in another file.
+    fn poison(&mut self, reason: String) {
+        tracing::error!(ingestor = %self.log.ingestor, reason, "the writer is poisoned");
+        let error = AppendError::Poisoned { reason: reason.clone() };
+        for written in std::mem::take(&mut self.unsynced) {
+            refuse(written.job, &error);
+        }
+        self.poisoned = Some(reason.clone());
+        if let Some(segment) = &mut self.segment {
+            segment.len = segment.durable;
+            self.control.newest = segment.number;
+            self.control.durable = segment.durable;
+            self.control.sealed = true;
+            self.control.head = self.assembler.head.clone();
+            if let Err(fault) = self.control_file.write(&self.control) {
+                tracing::error!(%fault, "the failure was not recorded");
+            }
+        }
+        self.seal();
+        self.assembler.abort();
+        self.forget_cached();
+        self.expected = expected(&self.assembler.head);
+        let mut state = self.log.state.write();
+        state.append_refused = Some(reason.clone());
+        state.poisoned = Some(reason);
+    }
+
+    fn close(&mut self) {
+        self.sync();
+        self.spare.wait();
+        if let Some(segment) = &self.segment {
+            self.control.newest = segment.number;
+            self.control.durable = segment.durable;
+        }
+        if self.poisoned.is_none()
+            && let Err(fault) = self.record_head_now()
+        {
+            tracing::warn!(%fault, "the head was not recorded");
+        }
+    }
+
+    /// Notes head and counters in the control record.
+    pub(crate) fn record_head_now(&mut self) -> Result<(), Fault> {
+        self.control.head = self.assembler.head.clone();
+        self.control_file.write(&self.control)
+    }
+}
+
+static PADDING: [u8; HEAD] = [0; HEAD];
+
+fn expected(head: &Head) -> Expected {
+    Expected { generation: head.generation, pointer: head.pointer.clone(), block: None }
+}
+
+fn refuse(job: Append, error: &AppendError) {
+    if let Some((reply, _)) = job.reply {
+        reply.send(Err(error.clone())).ok();
+    }
+}
+
+/// What a committed block is answered with.
+pub(crate) type Reply = (tokio::sync::oneshot::Sender<Result<Receipt, AppendError>>, Receipt);

@@ -1,0 +1,156 @@
+//! Taking segments into use and out of it.
+
+use std::sync::Arc;
+
+use super::{Core, Writing};
+use crate::{
+    error::{At, Fault},
+    files::{File, replace, write_all},
+    index::{SegIndex, codec::Subject},
+    recovery::Meta,
+    segment::{RECORDS, RESERVE, SegmentHeader},
+    shared::Active,
+};
+
+/// Incarnations that are reserved with one write of the control record.
+const INCARNATIONS: u64 = 64;
+
+impl Core {
+    /// Makes sure that a record of this length fits the current segment; takes the next one into
+    /// use if not. Everything written must be durable. Prefers to leave all as it is when it
+    /// fails, so that the room that is reserved in the old segment stays usable.
+    pub(super) fn make_room(&mut self, len: u64) -> Result<(), Fault> {
+        if self.poisoned.is_some() || self.fits(len) {
+            return Ok(());
+        }
+        let incarnation = self.incarnation()?;
+        let number = self.control.newest.max(self.newest()) + 1;
+        let header = SegmentHeader {
+            id: self.log.id,
+            number,
+            incarnation,
+            previous_len: self.previous_len(),
+            base: self.assembler.head.clone(),
+            open: self.assembler.open(),
+        };
+        let size = RECORDS + self.log.options.segment_bytes.max(len) + RESERVE;
+        let (file, file_len) = self.take_into_use(&header, size)?;
+        self.seal();
+        self.begin(Writing {
+            number,
+            incarnation,
+            file,
+            len: RECORDS,
+            durable: RECORDS,
+            marked: RECORDS,
+            file_len,
+        })
+    }
+
+    fn newest(&self) -> u32 {
+        let state = self.log.state.read();
+        let sealed = state.sealed.back().map_or(0, |meta| meta.number);
+        state.active.as_ref().map_or(sealed, |active| active.index.number)
+    }
+
+    /// Bytes of the segment before that count.
+    fn previous_len(&self) -> u64 {
+        if let Some(segment) = &self.segment {
+            return segment.durable;
+        }
+        let state = self.log.state.read();
+        state.sealed.back().map_or(0, |meta| meta.len)
+    }
+
+    fn incarnation(&mut self) -> Result<u64, Fault> {
+        if self.next_incarnation >= self.control.incarnations {
+            self.control.incarnations = self.next_incarnation + INCARNATIONS;
+            self.control_file.write(&self.control)?;
+        }
+        self.next_incarnation += 1;
+        Ok(self.next_incarnation - 1)
+    }
+
+    /// A file with this header, durably under its name. Overwrites a spare one if there is one.
+    fn take_into_use(
+        &self,
+        header: &SegmentHeader,
+        size: u64,
+    ) -> Result<(Arc<dyn File>, u64), Fault> {
+        let (files, dir) = (&self.log.files, &self.log.dir);
+        let (path, target) = (dir.spare(), dir.segment(header.number));
+        let spare = files.open(&path).ok().and_then(|file| Some((file.len().ok()?, file)));
+        let (path, file, len) = match spare.filter(|(len, _)| *len >= size) {
+            Some((len, file)) => (path, file, len),
+            None => {
+                let path = dir.0.join("segment.tmp");
+                files.remove(&path).ok();
+                let file = files.create(&path).at("create", &path)?;
+                if let Err(fault) = file.allocate(size).at("allocate", &path) {
+                    files.remove(&path).ok();
+                    return Err(fault);
+                }
+                (path, file, size)
+            }
+        };
+        let publish = || {
+            write_all(file.as_ref(), &header.encode(), 0).at("write", &path)?;
+            file.sync().at("sync", &path)?;
+            files.rename(&path, &target).at("rename", &path)?;
+            files.sync_dir(&dir.0).at("sync", &dir.0)
+        };
+        publish().inspect_err(|_| {
+            // Never to be synced again.
+            files.remove(&path).ok();
+        })?;
+        Ok((file, len))
+    }
+
+    fn begin(&mut self, segment: Writing) -> Result<(), Fault> {
+        self.control.newest = segment.number;
+        self.control.durable = segment.durable;
+        self.control.sealed = false;
+        self.control.head = self.assembler.head.clone();
+        let index = SegIndex::new(segment.number, self.assembler.head.clone());
+        self.log.state.write().active = Some(Active {
+            incarnation: segment.incarnation,
+            len: segment.len,
+            file_len: segment.file_len,
+            index,
+        });
+        self.segment = Some(segment);
+        self.control_file.write(&self.control)?;
+        if self.log.options.prepare_spares {
+            let size = RECORDS + self.log.options.segment_bytes + RESERVE;
+            self.spare.prepare(&self.log.files, &self.log.dir, size);
+        }
+        Ok(())
+    }
+
+    /// Closes the current segment for records, at its durable length.
+    pub(super) fn seal(&mut self) {
+        let Some(segment) = self.segment.take() else { return };
+        let (number, len) = (segment.number, segment.durable);
+        let incarnation = segment.incarnation;
+        let aborted = std::mem::take(&mut self.assembler.aborted);
+        self.control.aborted_parts += aborted;
+        let subject = Subject { id: self.log.id, number, incarnation, len };
+        let encoded = {
+            let mut state = self.log.state.write();
+            let Some(active) = &mut state.active else { return };
+            active.index.summary.aborted_parts = aborted;
+            active.index.encode(&subject)
+        };
+        let path = self.log.dir.index(number);
+        if let Err(error) = replace(self.log.files.as_ref(), &path, &encoded) {
+            // It only repeats what the segment says.
+            tracing::warn!(file = %path.display(), %error, "the side index was not written");
+        }
+        // In one step, so that no reader finds the segment missing.
+        let mut state = self.log.state.write();
+        let Some(Active { file_len, index, .. }) = state.active.take() else { return };
+        let meta = Meta { number, incarnation, len, file_len, summary: index.summary.clone() };
+        self.log.indexes.lock().insert(self.log.key, Arc::new(index));
+        state.sealed.push_back(Arc::new(meta));
+    }
+}

@@ -1,0 +1,398 @@
+//! Loads the journal of one ingestor from its directory: headers and summaries of the sealed
+//! segments, every record of the newest one.
+
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use sluice_model::{Epoch, Head, JournalId};
+
+use crate::{
+    control::{Control, ControlFile, NoControl},
+    error::{At, Fault, JournalError},
+    files::{File, Files, read_up_to, replace, write_all},
+    index::{
+        SegIndex, Summary,
+        codec::{SUMMARY_LEN, Subject, decode_summary},
+    },
+    record::{Origin, seed},
+    replay::{Replay, Source},
+    segment::{Dir, RECORDS, SegmentHeader, mark, number_of},
+    survey::{Survey, survey},
+};
+
+/// Most bytes of a torn tail that are kept aside.
+const MAX_CUT: u64 = 64 << 20;
+/// Most files with torn tails.
+const MAX_CUTS: usize = 4;
+
+/// A segment that takes no more records.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) number: u32,
+    pub(crate) incarnation: u64,
+    /// Bytes of the file that count.
+    pub(crate) len: u64,
+    /// Bytes of the file.
+    pub(crate) file_len: u64,
+    pub(crate) summary: Summary,
+}
+
+/// The newest segment, if it still takes records.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) incarnation: u64,
+    pub(crate) len: u64,
+    pub(crate) file_len: u64,
+    pub(crate) index: SegIndex,
+}
+
+/// What a directory holds.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) control: Control,
+    pub(crate) control_file: ControlFile,
+    pub(crate) sealed: VecDeque<Arc<Meta>>,
+    pub(crate) newest: Option<Newest>,
+    pub(crate) replay: Replay,
+}
+
+/// A directory being loaded.
+#[derive(Debug)]
+pub(crate) struct Loader<'a> {
+    pub(crate) files: &'a Arc<dyn Files>,
+    pub(crate) dir: &'a Dir,
+}
+
+/// Sealed segments, the newest one, and where the log stands.
+type Segments = (VecDeque<Arc<Meta>>, Option<Newest>, Replay);
+
+/// A segment file with its header, as far as it can be read.
+#[derive(Debug)]
+struct Opened {
+    number: u32,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    file_len: u64,
+    header: Option<SegmentHeader>,
+}
+
+impl Loader<'_> {
+    /// Loads the journal; `None` if there is none.
+    pub(crate) fn load(&self) -> Result<Option<Loaded>, JournalError> {
+        let names = self.files.list(&self.dir.0).at("list", &self.dir.0)?;
+        let numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
+        let path = self.dir.control();
+        let no_fence = |reason: String| JournalError::NoFenceState { file: path.clone(), reason };
+        let (control_file, mut control) = match ControlFile::load(Arc::clone(self.files), &path) {
+            Ok(loaded) => loaded,
+            Err(NoControl::Missing) if numbers.is_empty() => return Ok(None),
+            Err(NoControl::Missing) => {
+                return Err(no_fence("the control record is missing".to_owned()));
+            }
+            Err(NoControl::Damaged(reason)) => {
+                return Err(no_fence(format!("the control record is damaged: {reason}")));
+            }
+            Err(NoControl::Io(fault)) => return Err(fault.into()),
+        };
+        let segments = numbers
+            .iter()
+            .map(|number| self.open(*number, control.id))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        let (sealed, newest, replay) = self.segments(&segments, &mut control)?;
+        control.fence = control.fence.max(replay.fence);
+        control.writer = control.writer.max(replay.writer);
+        Ok(Some(Loaded { control, control_file, sealed, newest, replay }))
+    }
+
+    fn open(&self, number: u32, id: JournalId) -> Result<Opened, Fault> {
+        let path = self.dir.segment(number);
+        let file = self.files.open(&path).at("open", &path)?;
+        let file_len = file.len().at("look at", &path)?;
+        let header = SegmentHeader::read(file.as_ref()).at("read", &path)?.ok();
+        let header = header.filter(|h| h.id == id && h.number == number);
+        Ok(Opened { number, path, file, file_len, header })
+    }
+
+    fn segments(&self, segments: &[Opened], control: &mut Control) -> Result<Segments, Fault> {
+        let mut sealed = VecDeque::new();
+        let mut last = crate::codec::origin();
+        for (at, segment) in segments.iter().enumerate() {
+            let Some(next) = segments.get(at + 1) else { break };
+            let meta = self.sealed(segments, segment, next, &last)?;
+            last = meta.summary.last.clone();
+            sealed.push_back(Arc::new(meta));
+        }
+        let Some(newest) = segments.last() else {
+            // Nothing was written yet, or all of it is gone; the control record knows which.
+            let mut replay = Replay::new(control.head.clone());
+            replay.fence = Epoch::ZERO;
+            return Ok((sealed, None, replay));
+        };
+        let (newest, meta, replay) = self.newest(segments, newest, &last, control)?;
+        sealed.extend(meta.map(Arc::new));
+        Ok((sealed, newest, replay))
+    }
+
+    fn sealed(
+        &self,
+        segments: &[Opened],
+        segment: &Opened,
+        next: &Opened,
+        last: &Head,
+    ) -> Result<Meta, Fault> {
+        let follows = next
+            .header
+            .as_ref()
+            .filter(|h| next.number == segment.number + 1 && h.previous_len > 0);
+        let len = follows.map_or(segment.file_len, |header| header.previous_len);
+        let next_base = next.header.as_ref().map(|header| &header.base);
+        if let Some(header) = &segment.header {
+            let subject = subject(header, len);
+            if let Some(summary) = self.summary(&subject)? {
+                return Ok(meta(header, len, segment.file_len, summary));
+            }
+        }
+        let durable = if follows.is_some() { len } else { 0 };
+        let (mut index, mut replay, survey) = self.scan(segments, segment, last, (len, durable))?;
+        replay.finish(next_base, &segment.path.display().to_string(), &mut index);
+        self.note_counts(&mut index, &replay);
+        let len = if follows.is_some() { len } else { survey.end };
+        let summary = index.summary.clone();
+        let Some(header) = &segment.header else {
+            return Ok(unreadable(segment, summary));
+        };
+        self.save_index(&index, &subject(header, len));
+        Ok(meta(header, len, segment.file_len, summary))
+    }
+
+    /// The summary in a segment's side index, if the whole file is there for this segment.
+    fn summary(&self, subject: &Subject) -> Result<Option<Summary>, Fault> {
+        let path = self.dir.index(subject.number);
+        let file = match self.files.open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.at("open", &path)?,
+        };
+        let front = read_up_to(file.as_ref(), 0, SUMMARY_LEN).at("read", &path)?;
+        Ok(decode_summary(&front).filter(|(found, _)| found == subject).map(|(_, summary)| summary))
+    }
+
+    /// Writes a side index; without one the segment is read again next time, so a failure costs
+    /// time and nothing else.
+    pub(crate) fn save_index(&self, index: &SegIndex, subject: &Subject) {
+        let path = self.dir.index(subject.number);
+        if let Err(error) = replace(self.files.as_ref(), &path, &index.encode(subject)) {
+            tracing::warn!(file = %path.display(), %error, "the side index was not written");
+        }
+    }
+
+    fn note_counts(&self, index: &mut SegIndex, replay: &Replay) {
+        index.summary.aborted_parts = replay.assembler.aborted;
+        index.summary.unknown_records = replay.unknown;
+    }
+
+    /// Reads the records of a segment, and of those before it that hold the begin of a block that
+    /// was unfinished when it was begun. `bounds` are the bytes that count and those known to be
+    /// durable.
+    fn scan(
+        &self,
+        segments: &[Opened],
+        segment: &Opened,
+        last: &Head,
+        bounds: (u64, u64),
+    ) -> Result<(SegIndex, Replay, Survey), Fault> {
+        let (len, durable) = bounds;
+        let base = segment.header.as_ref().map_or(last, |header| &header.base);
+        let mut replay = Replay::new(base.clone());
+        if let Some((from, offset)) = segment.header.as_ref().and_then(|header| header.open) {
+            self.replay_open(segments, (from, offset), segment.number, &mut replay)?;
+        }
+        let mut index = SegIndex::new(segment.number, base.clone());
+        let (bytes, survey) = self.read(segment, RECORDS, len, durable)?;
+        let file = segment.path.display().to_string();
+        let source = Source { number: segment.number, file: &file, bytes: &bytes };
+        replay.run(&survey.found, source, &mut index);
+        Ok((index, replay, survey))
+    }
+
+    /// Goes over the begin of an unfinished block in earlier segments.
+    fn replay_open(
+        &self,
+        segments: &[Opened],
+        (from, offset): (u32, u64),
+        until: u32,
+        replay: &mut Replay,
+    ) -> Result<(), Fault> {
+        for earlier in segments.iter().filter(|s| (from..until).contains(&s.number)) {
+            let begin = if earlier.number == from { offset } else { RECORDS };
+            let next = segments.iter().find(|s| s.number == earlier.number + 1);
+            let len = next.and_then(|n| n.header.as_ref()).map(|h| h.previous_len);
+            let len = len.filter(|len| *len > 0).unwrap_or(earlier.file_len);
+            let (bytes, survey) = self.read(earlier, begin, len, 0)?;
+            let file = earlier.path.display().to_string();
+            let source = Source { number: earlier.number, file: &file, bytes: &bytes };
+            // Whole blocks of the earlier segments are in their own indexes.
+            let mut ignored = SegIndex::new(earlier.number, replay.assembler.head.clone());
+            replay.run(&survey.found, source, &mut ignored);
+        }
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        segment: &Opened,
+        from: u64,
+        len: u64,
+        durable: u64,
+    ) -> Result<(Bytes, Survey), Fault> {
+        let len = usize::try_from(len.min(segment.file_len)).unwrap_or(usize::MAX);
+        let bytes = read_up_to(segment.file.as_ref(), 0, len).at("read", &segment.path)?.freeze();
+        let Some(header) = &segment.header else {
+            let cause = "the header of the segment is damaged".to_owned();
+            let found = vec![crate::survey::Found { offset: 0, record: Err(cause) }];
+            return Ok((bytes, Survey { found, end: RECORDS, torn: None, durable: 0 }));
+        };
+        let origin = Origin { seed: seed(header.id), incarnation: header.incarnation };
+        let marked = mark(&bytes, header.incarnation).unwrap_or(0);
+        let survey = survey(&bytes, origin, from, durable.max(marked));
+        Ok((bytes, survey))
+    }
+
+    fn newest(
+        &self,
+        segments: &[Opened],
+        segment: &Opened,
+        last: &Head,
+        control: &mut Control,
+    ) -> Result<(Option<Newest>, Option<Meta>, Replay), Fault> {
+        let known = control.newest == segment.number;
+        let failed = known && control.sealed;
+        let len = if failed { control.durable } else { segment.file_len };
+        let durable = if known { control.durable } else { 0 };
+        let (mut index, mut replay, survey) = self.scan(segments, segment, last, (len, durable))?;
+        let lost = control.head.position() > replay.assembler.head.position()
+            || control.newest > segment.number;
+        if lost || survey.ends_badly() {
+            let witness = lost.then_some(&control.head);
+            self.report_lost(&mut index, &mut replay, witness, segment);
+        }
+        self.note_counts(&mut index, &replay);
+        if let Some((from, to)) = survey.torn {
+            self.set_aside(segment, from, to);
+            control.cut_bytes += to - from;
+        }
+        let Some(header) = &segment.header else {
+            return Ok((None, Some(unreadable(segment, index.summary)), replay));
+        };
+        let ends_here = failed || lost || survey.torn.is_some() || survey.ends_badly();
+        self.settle(segment, &survey)?;
+        if ends_here {
+            // Bytes behind the end could pass for records again, so the log goes on elsewhere.
+            replay.assembler.abort();
+            let len = survey.end.max(RECORDS);
+            self.save_index(&index, &subject(header, len));
+            return Ok((None, Some(meta(header, len, segment.file_len, index.summary)), replay));
+        }
+        let newest = Newest {
+            file: Arc::clone(&segment.file),
+            incarnation: header.incarnation,
+            len: survey.end,
+            file_len: segment.file_len,
+            index,
+        };
+        Ok((Some(newest), None, replay))
+    }
+
+    /// Notes in the index that acknowledged blocks at the end are gone.
+    fn report_lost(
+        &self,
+        index: &mut SegIndex,
+        replay: &mut Replay,
+        witness: Option<&Head>,
+        segment: &Opened,
+    ) {
+        let file = segment.path.display().to_string();
+        let known = replay.assembler.head.clone();
+        replay.lose(witness, &file, index);
+        if let Some(witness) = witness {
+            tracing::error!(
+                file, head = %known.position(), recorded = %witness.position(),
+                "acknowledged blocks at the end of the journal are unreadable",
+            );
+        }
+    }
+
+    /// Makes sure that what is served from here on is on the disk: the last group may be in the
+    /// system's cache only, and a sync that failed before the restart would not be told again, so
+    /// the bytes are written anew.
+    fn settle(&self, segment: &Opened, survey: &Survey) -> Result<(), Fault> {
+        if survey.end <= survey.durable || survey.end <= RECORDS {
+            return Ok(());
+        }
+        let from = survey.durable.max(RECORDS);
+        let len = usize::try_from(survey.end - from).unwrap_or(usize::MAX);
+        let bytes = read_up_to(segment.file.as_ref(), from, len).at("read", &segment.path)?;
+        write_all(segment.file.as_ref(), &bytes, from).at("write", &segment.path)?;
+        segment.file.sync().at("sync", &segment.path)
+    }
+
+    /// Keeps a copy of what an interrupted write left. Nothing of it was acknowledged.
+    fn set_aside(&self, segment: &Opened, from: u64, to: u64) {
+        let len = usize::try_from((to - from).min(MAX_CUT)).unwrap_or(0);
+        let path = self.dir.cut(segment.number, from);
+        let copy = || -> std::io::Result<()> {
+            let bytes = read_up_to(segment.file.as_ref(), from, len)?;
+            replace(self.files.as_ref(), &path, &bytes)?;
+            let mut cuts = self.files.list(&self.dir.0)?;
+            cuts.retain(|name| name.ends_with(".cut"));
+            let surplus = cuts.len().saturating_sub(MAX_CUTS);
+            cuts.iter().take(surplus).try_for_each(|name| self.files.remove(&self.dir.0.join(name)))
+        };
+        let kept = copy();
+        tracing::warn!(
+            file = %segment.path.display(), offset = from, bytes = to - from, ?kept,
+            "cut an interrupted write, which nobody was acknowledged",
+        );
+    }
+}
+
+fn subject(header: &SegmentHeader, len: u64) -> Subject {
+    Subject { id: header.id, number: header.number, incarnation: header.incarnation, len }
+}
+
+fn meta(header: &SegmentHeader, len: u64, file_len: u64, summary: Summary) -> Meta {
+    Meta { number: header.number, incarnation: header.incarnation, len, file_len, summary }
+}
+
+fn unreadable(segment: &Opened, summary: Summary) -> Meta {
+    let (number, file_len) = (segment.number, segment.file_len);
+    Meta { number, incarnation: 0, len: RECORDS, file_len, summary }
+}
+
+impl Loader<'_> {
+    /// Reads a sealed segment again because its side index cannot be used, and replaces that.
+    pub(crate) fn rebuild(&self, meta: &Meta, id: JournalId) -> Result<SegIndex, Fault> {
+        let names = self.files.list(&self.dir.0).at("list", &self.dir.0)?;
+        let numbers = names.iter().filter_map(|name| number_of(name));
+        let near = numbers.filter(|n| *n >= meta.summary.first_ref && *n <= meta.number + 1);
+        let segments =
+            near.map(|number| self.open(number, id)).collect::<Result<Vec<_>, Fault>>()?;
+        let Some(segment) = segments.iter().find(|segment| segment.number == meta.number) else {
+            return Ok(SegIndex::new(meta.number, meta.summary.base.clone()));
+        };
+        let (mut index, mut replay, _) =
+            self.scan(&segments, segment, &meta.summary.base, (meta.len, meta.len))?;
+        let (last, file) = (&meta.summary.last, segment.path.display().to_string());
+        if replay.assembler.head.position() != last.position() {
+            replay.finish(Some(last), &file, &mut index);
+        } else if meta.summary.corruptions > index.summary.corruptions {
+            // What was lost at the end of the log when the journal was loaded.
+            replay.lose(None, &file, &mut index);
+        }
+        self.note_counts(&mut index, &replay);
+        if let Some(header) = &segment.header {
+            self.save_index(&index, &subject(header, meta.len));
+        }
+        Ok(index)
+    }
+}

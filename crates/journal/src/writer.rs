@@ -1,0 +1,241 @@
+//! The caller's half of an append: checks, digests and checksums, on the caller's task.
+
+mod block;
+mod resend;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sluice_frame::{Frame, Header, MAX_CHANGE, MAX_HEADER};
+use sluice_model::{Epoch, Head, Kind, Pointer};
+
+use crate::{
+    AppendError, Receipt, Stored, Ticket, Writer,
+    codec::visible,
+    committer::{Append, Job},
+    record::Prepared,
+    shared::{Log, ROOM_UNIT},
+};
+use block::{Block, Course};
+
+/// A writer of the embedded journal.
+#[derive(Debug)]
+pub(crate) struct EmbeddedWriter {
+    log: Arc<Log>,
+    id: u32,
+    epoch: Epoch,
+    resets: u64,
+    /// The head with everything queued counted in.
+    head: Head,
+    block: Option<Block>,
+}
+
+impl EmbeddedWriter {
+    pub(crate) fn new(log: Arc<Log>, id: u32, epoch: Epoch, head: Head) -> Self {
+        let resets = log.resets.load(Ordering::Acquire);
+        Self { log, id, epoch, resets, head, block: None }
+    }
+
+    /// Refuses what cannot succeed any more, and starts over after blocks were refused.
+    fn check_alive(&mut self) -> Result<(), AppendError> {
+        if self.log.closed.load(Ordering::Acquire) {
+            return Err(AppendError::Closed);
+        }
+        let state = self.log.state.read();
+        if self.log.writer.load(Ordering::Acquire) != self.id {
+            return Err(AppendError::Fenced { fence: state.fence });
+        }
+        if let Some(reason) = &state.poisoned {
+            return Err(AppendError::Poisoned { reason: reason.clone() });
+        }
+        let resets = self.log.resets.load(Ordering::Acquire);
+        if resets != self.resets {
+            self.resets = resets;
+            self.head = state.head.clone();
+            self.block = None;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<Option<Ticket>, AppendError> {
+        self.check_alive()?;
+        self.check_frame(&frame)?;
+        let mut block = match self.block.take() {
+            Some(block) if frame.header.part > 0 => block,
+            _ if frame.header.part > 0 => {
+                return Err(invalid(&frame.header, "the block has to begin with part 0"));
+            }
+            _ => {
+                let block = self.begin(&frame.header)?;
+                if block.course == Course::New && frame.header.kind == Kind::Generation {
+                    self.check_base(&frame.header)?;
+                }
+                block
+            }
+        };
+        block.add(&frame)?;
+        if frame.header.end.is_none() {
+            if block.course == Course::New {
+                self.enqueue(frame, None).await?;
+            }
+            self.block = Some(block);
+            return Ok(None);
+        }
+        let finished = block.finish(frame)?;
+        if finished.course == Course::Resend {
+            return self.compare(finished.frame.header).await.map(|r| Some(Ticket::ready(Ok(r))));
+        }
+        let header = &finished.frame.header;
+        let digest = header.end.as_ref().map(|end| end.digest).unwrap_or_default();
+        let receipt = Receipt {
+            generation: header.generation,
+            pointer: header.pointer.clone(),
+            digest,
+            durability: self.log.durability(),
+            duplicate: false,
+            unverifiable: false,
+        };
+        let head = Head {
+            generation: header.generation,
+            pointer: header.pointer.clone(),
+            height: header.height,
+            digest,
+            time: header.time,
+            appended: 0,
+        };
+        let ticket = self.enqueue(finished.frame, Some(receipt)).await?;
+        self.head = head;
+        Ok(ticket)
+    }
+
+    fn check_frame(&self, frame: &Frame) -> Result<(), AppendError> {
+        let header = &frame.header;
+        if header.ingestor != self.log.ingestor {
+            let reason =
+                format!("it is of {}, the journal of {}", header.ingestor, self.log.ingestor);
+            return Err(AppendError::Invalid { pointer: header.pointer.clone(), reason });
+        }
+        if frame.changes.len() > MAX_CHANGE {
+            return Err(invalid(header, "its changes exceed the largest frame"));
+        }
+        if header.runs.iter().any(|run| run.skip != 0) {
+            return Err(invalid(header, "changes were left out of it"));
+        }
+        if header.pointer.is_origin() && header.kind != Kind::Generation {
+            return Err(invalid(header, "the empty pointer stands before every block"));
+        }
+        frame.verify().map_err(|error| AppendError::Frame(Arc::new(error)))
+    }
+
+    /// Decides what a block is by its first part.
+    fn begin(&self, header: &Header) -> Result<Block, AppendError> {
+        if matches!(header.kind, Kind::Epoch | Kind::Snapshot) {
+            return Err(invalid(header, "records of its kind are not appended"));
+        }
+        let generation = if header.kind == Kind::Generation {
+            if self.is_resend(header) {
+                return Ok(Block::new(header, Course::Resend, &self.head));
+            }
+            sluice_model::Generation(self.head.generation.0.saturating_add(1))
+        } else {
+            self.head.generation
+        };
+        if header.generation > generation
+            || (header.kind == Kind::Generation && header.generation < generation)
+        {
+            return Err(AppendError::WrongGeneration {
+                expected: generation,
+                got: header.generation,
+            });
+        }
+        if self.is_resend(header) {
+            return Ok(Block::new(header, Course::Resend, &self.head));
+        }
+        self.check_length(header)?;
+        if header.parent != self.head.pointer {
+            return Err(AppendError::WrongParent {
+                pointer: header.pointer.clone(),
+                expected: self.head.pointer.clone(),
+                got: header.parent.clone(),
+                head: visible(&self.head).map(Box::new),
+            });
+        }
+        Ok(Block::new(header, Course::New, &self.head))
+    }
+
+    fn is_resend(&self, header: &Header) -> bool {
+        (header.generation, &header.pointer) <= (self.head.generation, &self.head.pointer)
+    }
+
+    /// Pointers of one journal have one length, or their order would mean nothing.
+    fn check_length(&self, header: &Header) -> Result<(), AppendError> {
+        let len = |pointer: &Pointer| pointer.as_bytes().len();
+        let known = len(&self.head.pointer);
+        if header.kind != Kind::Generation && known > 0 && len(&header.pointer) != known {
+            return Err(invalid(header, "its pointer has another length than those before it"));
+        }
+        Ok(())
+    }
+
+    /// Hands a frame to the committer; waits for room in the queue.
+    async fn enqueue(
+        &mut self,
+        frame: Frame,
+        receipt: Option<Receipt>,
+    ) -> Result<Option<Ticket>, AppendError> {
+        let Frame { mut header, changes } = frame;
+        header.epoch = self.epoch;
+        // A copy of its own: the bytes may share a receive buffer many times their size, which
+        // the tail cache would keep alive, and count as nothing.
+        let cacheable = changes.len() <= self.log.options.tail_cache_bytes / 2;
+        let changes = if cacheable { Bytes::copy_from_slice(&changes) } else { changes };
+        let part = Prepared::new(&header, changes);
+        if part.header.len() > MAX_HEADER {
+            return Err(invalid(&header, "its header exceeds the largest header"));
+        }
+        let room = u32::try_from(part.len().div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
+        let room = room.min(self.log.options.queue_room());
+        let permit = Arc::clone(&self.log.room).acquire_many_owned(room).await;
+        let permit = permit.map_err(|_| AppendError::Closed)?;
+        // Read again from the encoded bytes for the same reason.
+        let parsed =
+            Header::parse(&part.header).map_err(|error| AppendError::Frame(error.into()))?;
+        let header = Arc::new(parsed);
+        let cached = cacheable.then(|| {
+            Arc::new(Stored { header: Arc::clone(&header), changes: part.changes.clone() })
+        });
+        let (reply, ticket) = match receipt {
+            Some(receipt) => {
+                let (sender, ticket) = Ticket::new();
+                (Some((sender, receipt)), Some(ticket))
+            }
+            None => (None, None),
+        };
+        let (writer, resets) = (self.id, self.resets);
+        let append = Append { writer, resets, part, header, cached, reply, room: Some(permit) };
+        if !self.log.queue.put(Job::Append(Box::new(append))) {
+            return Err(AppendError::Closed);
+        }
+        Ok(ticket)
+    }
+}
+
+fn invalid(header: &Header, reason: &str) -> AppendError {
+    AppendError::Invalid { pointer: header.pointer.clone(), reason: reason.to_owned() }
+}
+
+#[async_trait]
+impl Writer for EmbeddedWriter {
+    async fn append(&mut self, frame: Frame) -> Result<Option<Ticket>, AppendError> {
+        let result = self.take(frame).await;
+        if result.is_err() {
+            self.block = None;
+        }
+        result
+    }
+
+    fn writer_id(&self) -> u64 {
+        u64::from(self.id)
+    }
+}

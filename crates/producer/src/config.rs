@@ -1,0 +1,69 @@
+//! The producer's part of the configuration, as values.
+
+use std::time::Duration;
+
+use sluice_config::{Config, OnGap};
+use sluice_model::{IngestorName, TopicRules};
+
+use crate::{ingest::Limits, policy::Rules};
+
+/// What a producer captures.
+#[derive(Clone, Debug)]
+pub struct ProducerOptions {
+    /// Its ingestors.
+    pub ingestors: Vec<IngestorOptions>,
+    /// How long the coordinator waits for a sign of life before others take over.
+    pub lease_ttl: Duration,
+    /// The machine or pod, for people.
+    pub node: String,
+    /// Where the API of this process can be reached; told to programs that ask a standby.
+    pub address: String,
+}
+
+/// One ingestor.
+#[derive(Clone, Debug)]
+pub struct IngestorOptions {
+    /// Its name.
+    pub name: IngestorName,
+    /// The kind of its source.
+    pub source: String,
+    /// The source's own table.
+    pub table: toml::Table,
+    /// Stores to capture: names and globs.
+    pub stores: Vec<String>,
+    /// What to do about missing blocks.
+    pub on_gap: OnGap,
+    /// Topic rules.
+    pub topics: TopicRules,
+    /// Bounds.
+    pub limits: Limits,
+    /// Retries.
+    pub rules: Rules,
+}
+
+impl ProducerOptions {
+    /// From the whole configuration. `node` and `address` say who and where this process is.
+    pub fn new(config: &Config, node: impl Into<String>, address: impl Into<String>) -> Self {
+        let ingestors = config.ingestors.iter().map(|(name, own)| IngestorOptions {
+            name: name.clone(),
+            source: own.source.kind.clone(),
+            table: own.source.options.clone(),
+            stores: own.stores.clone(),
+            on_gap: own.on_gap,
+            topics: TopicRules::new(own.topics.clone()),
+            limits: Limits {
+                blocks: own.window,
+                bytes: own.window_bytes.bytes(),
+                commit_every: own.commit_every.get(),
+                ..Limits::default()
+            },
+            rules: Rules::default(),
+        });
+        Self {
+            ingestors: ingestors.collect(),
+            lease_ttl: config.coordinator.lease_ttl.get(),
+            node: node.into(),
+            address: address.into(),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! From the source's pieces to frames on their way to the router.
+
+use std::{mem, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use sluice_client::append::AppendError;
+use sluice_frame::{BlockBuilder, BlockEnd, BlockStart, Frame, Header, Record, canonicalize};
+use sluice_model::{Epoch, Generation, IngestorName, Kind, Pointer, TopicRules};
+
+use super::{
+    attempt::source_failure,
+    window::{InFlight, Room, Window},
+};
+use crate::{
+    policy::Failure,
+    seam::FrameSink,
+    source::{Begin, Feed, Item, Piece},
+    status::StatusCell,
+    stores::Stores,
+};
+
+/// Why sending ended without a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The source has no more blocks.
+    Finished,
+    /// The process stops.
+    Stopped,
+}
+
+pub(super) struct Intake<'a> {
+    pub(super) ingestor: &'a IngestorName,
+    pub(super) generation: Generation,
+    pub(super) epoch: Epoch,
+    pub(super) topics: &'a TopicRules,
+    pub(super) stores: &'a mut Stores,
+    pub(super) strict_stores: bool,
+    pub(super) metadata_limit: usize,
+    /// The last block sent.
+    pub(super) tail: Pointer,
+    pub(super) tail_height: Option<u64>,
+    pub(super) frames: Box<dyn FrameSink>,
+    pub(super) window: &'a Window,
+    pub(super) status: &'a StatusCell,
+    pub(super) current: Option<Current<'a>>,
+}
+
+/// The block being sent.
+pub(super) struct Current<'a> {
+    begin: Begin,
+    builder: BlockBuilder<'a>,
+    room: Room,
+    offered: u32,
+    bytes: u64,
+    metadata: Option<(Arc<str>, BytesMut)>,
+}
+
+impl<'a> Intake<'a> {
+    /// Sends what the feed gives until it ends.
+    pub(super) async fn run(&mut self, feed: &mut Feed) -> Result<Sent, Failure> {
+        loop {
+            let item = match feed.next().await {
+                Some(Ok(item)) => item,
+                Some(Err(error)) => return Err(source_failure(&error)),
+                // Not the end of the chain: somebody stopped obtaining blocks.
+                None => return Err(self.failure("the source ended without saying why".to_owned())),
+            };
+            match item {
+                Item::Begin(begin) => self.begin(begin).await?,
+                Item::Changes(piece) => self.changes(&piece).await?,
+                Item::Metadata { type_url, value } => self.metadata(type_url, &value)?,
+                Item::End { changes, traceparent } => self.end(changes, &traceparent).await?,
+                Item::Abort => self.abort(),
+                Item::Gap { from, to, cause } => self.gap(from, to, cause).await?,
+                Item::Progress { source_height } => self.status.source_height(source_height),
+                Item::Finished => return Ok(Sent::Finished),
+            }
+        }
+    }
+
+    fn failure(&self, cause: String) -> Failure {
+        let pointer = self.current.as_ref().map(|current| current.begin.pointer.clone());
+        Failure { pointer, cause, lasting: false, reason: "source" }
+    }
+
+    /// Forgets the unfinished block; the journal drops its parts when the next one begins.
+    fn abort(&mut self) {
+        self.current = None;
+        self.window.sending(None);
+    }
+
+    async fn begin(&mut self, begin: Begin) -> Result<(), Failure> {
+        self.abort();
+        let room = self.window.room().await;
+        let parent = self.parent(&begin)?;
+        self.window.sending(Some(begin.pointer.clone()));
+        let start = BlockStart {
+            ingestor: self.ingestor.clone(),
+            generation: self.generation,
+            pointer: begin.pointer.clone(),
+            parent,
+            height: begin.height,
+            time: begin.time,
+            epoch: self.epoch,
+        };
+        self.current = Some(Current {
+            begin,
+            builder: BlockBuilder::new(start, self.topics),
+            room,
+            offered: 0,
+            bytes: 0,
+            metadata: None,
+        });
+        Ok(())
+    }
+
+    /// The parent of a block. A block above the tail must follow it; one at or below is sent
+    /// again and the journal compares it.
+    fn parent(&self, begin: &Begin) -> Result<Pointer, Failure> {
+        let wrong = |cause| {
+            let pointer = Some(begin.pointer.clone());
+            Err(Failure { pointer, cause, lasting: false, reason: "source" })
+        };
+        let again = begin.pointer <= self.tail;
+        match &begin.parent {
+            Some(parent) if !again && false => wrong(format!(
+                "block {} has the parent {parent}, but the last block is {}",
+                begin.pointer, self.tail
+            )),
+            Some(parent) => Ok(parent.clone()),
+            None if again => wrong(format!(
+                "block {} does not lie behind the last block {}",
+                begin.pointer, self.tail
+            )),
+            None => match self.tail_height.filter(|tail| begin.height <= *tail) {
+                Some(tail) => wrong(format!(
+                    "block {} has the height {}, but the last block has {tail} already",
+                    begin.pointer, begin.height
+                )),
+                None => Ok(self.tail.clone()),
+            },
+        }
+    }
+
+    async fn changes(&mut self, piece: &Piece) -> Result<(), Failure> {
+        let kept = match self.stores.keep(&piece.bytes) {
+            Ok(kept) => kept,
+            Err(strict) => {
+                // Other encoders may order fields or write defaults; what they mean is kept.
+                let canonical = canonicalize(&piece.bytes)
+                    .map_err(|error| self.failure(piece.explain(&error)))?;
+                tracing::debug!(ingestor = %self.ingestor, %strict, "changes brought into canonical form");
+                self.stores.keep(&canonical).map_err(|error| self.failure(error.to_string()))?
+            }
+        };
+        let Some(current) = &mut self.current else {
+            return Err(self.failure("the source gave changes outside of a block".to_owned()));
+        };
+        current.offered = current.offered.saturating_add(kept.offered);
+        let mut added = Ok(());
+        for slice in &kept.slices {
+            added = current.builder.push_changes(slice);
+            if added.is_err() {
+                break;
+            }
+            current.bytes += slice.len() as u64;
+            while let Some(frame) = current.builder.take() {
+                send(self.frames.as_mut(), &frame).await?;
+            }
+        }
+        added.map_err(|error| self.failure(piece.explain(&error)))
+    }
+
+    fn metadata(&mut self, type_url: Arc<str>, value: &Bytes) -> Result<(), Failure> {
+        let limit = self.metadata_limit;
+        let Some(current) = &mut self.current else {
+            return Err(self.failure("the source gave metadata outside of a block".to_owned()));
+        };
+        let (_, whole) = current.metadata.get_or_insert_with(|| (type_url, BytesMut::new()));
+        if whole.len() + value.len() > limit {
+            let cause = format!("the block's metadata is larger than {limit} bytes");
+            return Err(self.failure(cause));
+        }
+        whole.extend_from_slice(value);
+        Ok(())
+    }
+
+    async fn end(&mut self, counted: Option<u32>, traceparent: &str) -> Result<(), Failure> {
+        let Some(mut current) = self.current.take() else {
+            return Err(self.failure("the source ended a block that was not begun".to_owned()));
+        };
+        let pointer = current.begin.pointer.clone();
+        let wrong = |cause, lasting| {
+            Err(Failure { pointer: Some(pointer.clone()), cause, lasting, reason: "source" })
+        };
+        if let Some(counted) = counted.filter(|counted| *counted != current.offered) {
+            let offered = current.offered;
+            return wrong(format!("{counted} changes were announced, {offered} came"), false);
+        }
+        let missing = self.stores.missing();
+        if self.strict_stores
+            && self.tail.is_origin()
+            && let Some(missing) = missing
+        {
+            return wrong(missing, true);
+        }
+        self.status.note("stores", missing);
+        if let Some((type_url, value)) = current.metadata.take() {
+            current.builder.set_metadata(&type_url, value.freeze());
+        }
+        let changes = u64::from(current.builder.changes());
+        let own = sluice_telemetry::current_traceparent();
+        let traceparent = if traceparent.is_empty() { own.as_str() } else { traceparent };
+        let frames = current.builder.finish(traceparent);
+        // Counted as under way before its last frame is: the acknowledgement may be quick.
+        let last = frames.len().saturating_sub(1);
+        let mut flying = Some(InFlight {
+            pointer: pointer.clone(),
+            height: current.begin.height,
+            time: current.begin.time,
+            changes,
+            bytes: current.bytes,
+            block: true,
+            room: current.room,
+        });
+        for (i, frame) in frames.iter().enumerate() {
+            if i == last
+                && let Some(flying) = mem::take(&mut flying)
+            {
+                self.window.sent(flying);
+            }
+            send(self.frames.as_mut(), frame).await?;
+        }
+        self.advance(pointer, current.begin.height);
+        Ok(())
+    }
+
+    async fn gap(&mut self, from: Pointer, to: Pointer, cause: String) -> Result<(), Failure> {
+        self.abort();
+        let room = self.window.room().await;
+        let height = to.height().or(self.tail_height).unwrap_or_default();
+        tracing::warn!(ingestor = %self.ingestor, %from, %to, cause, "recording a gap");
+        let mut header = Header::new(Kind::Gap, self.ingestor.clone(), to.clone(), height);
+        header.generation = self.generation;
+        header.parent = self.tail.clone();
+        header.epoch = self.epoch;
+        header.end = Some(BlockEnd { parts: 1, ..BlockEnd::default() });
+        header.record = Some(Record::Gap { from, to: to.clone(), cause });
+        let frame = Frame { header, changes: Bytes::new() };
+        let pointer = to.clone();
+        self.window.sent(InFlight {
+            pointer,
+            height,
+            time: None,
+            changes: 0,
+            bytes: 0,
+            block: false,
+            room,
+        });
+        send(self.frames.as_mut(), &frame).await?;
+        self.advance(to, height);
+        Ok(())
+    }
+
+    fn advance(&mut self, pointer: Pointer, height: u64) {
+        if pointer > self.tail {
+            (self.tail, self.tail_height) = (pointer, Some(height));
+        }
+    }
+}
+
+/// Queues a frame. When the stream has ended, the acknowledgements say why; until they have,
+/// there is nothing to do here.
+async fn send(frames: &mut dyn FrameSink, frame: &Frame) -> Result<(), Failure> {
+    match frames.send(frame).await {
+        Ok(()) => Ok(()),
+        Err(AppendError::Ended) => std::future::pending().await,
+        Err(error) => Err(Failure {
+            pointer: Some(frame.header.pointer.clone()),
+            cause: error.to_string(),
+            lasting: false,
+            reason: "router",
+        }),
+    }
+}

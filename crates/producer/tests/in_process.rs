@@ -1,0 +1,341 @@
+//! The producer with a real coordinator, router and journal, over in-process transports.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use sluice_client::capture::{Acks, Begin, Blocks, CaptureError, Capturer};
+use sluice_config::OnGap;
+use sluice_coordinator::{Coordinator, CoordinatorOptions, StoreOptions};
+use sluice_frame::put_change;
+use sluice_journal::{Embedded, Journal, Options};
+use sluice_model::{IngestorName, Op, Pointer, TopicRules};
+use sluice_producer::{
+    ProducerOptions, ProducerService, Registry,
+    config::IngestorOptions,
+    ingest::Limits,
+    policy::Rules,
+    status::{State, Status, StatusCell},
+};
+use sluice_router::{RouterOptions, RouterService};
+use sluice_service::{Service, Shutdown, Transport, transport};
+use tempfile::TempDir;
+use tokio::{task::JoinHandle, time::timeout};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A coordinator and a router that live as long as this.
+struct Site {
+    coordinator: Transport,
+    router: Transport,
+    journal: Arc<Embedded>,
+    shutdown: Shutdown,
+    _dir: TempDir,
+}
+
+/// A producer of the site.
+struct Producer {
+    api: Transport,
+    ingestor: StatusCell,
+    shutdown: Shutdown,
+    task: JoinHandle<()>,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let shutdown = Shutdown::new(Duration::from_secs(5));
+        let coordinator =
+            Coordinator::build(CoordinatorOptions::new(StoreOptions::Memory)).await.unwrap();
+        let options = Options { segment_bytes: 64 << 20, ..Options::default() };
+        let journal = Embedded::open_dir(dir.path(), options).unwrap();
+        let router = RouterService::new(journal.clone(), RouterOptions::default(), None);
+        let (coordinator_at, router_at) =
+            (transport::local(coordinator.routes()), transport::local(router.routes()));
+        for service in [Box::new(coordinator) as Box<dyn Service>, Box::new(router)] {
+            let shutdown = shutdown.clone();
+            tokio::spawn(async move { service.run(shutdown).await.unwrap() });
+        }
+        Self { coordinator: coordinator_at, router: router_at, journal, shutdown, _dir: dir }
+    }
+
+    fn producer(&self, source: &str, table: &str) -> Producer {
+        self.producer_on_gap(source, table, OnGap::Halt)
+    }
+
+    fn producer_on_gap(&self, source: &str, table: &str, on_gap: OnGap) -> Producer {
+        let options = ProducerOptions {
+            ingestors: vec![IngestorOptions {
+                name: name(),
+                source: source.to_owned(),
+                table: table.parse().unwrap(),
+                stores: vec!["*".to_owned()],
+                on_gap,
+                topics: TopicRules::default(),
+                limits: Limits { commit_every: Duration::from_millis(20), ..Limits::default() },
+                rules: Rules::default(),
+            }],
+            lease_ttl: Duration::from_secs(3),
+            node: "test".to_owned(),
+            address: format!("http://{source}.test:7400"),
+        };
+        let service = ProducerService::new(
+            options,
+            self.coordinator.clone(),
+            self.router.clone(),
+            &Registry::default(),
+            &opentelemetry::global::meter("test"),
+        )
+        .unwrap();
+        let ingestor = service.ingestors().remove(0);
+        let api = transport::local(service.routes());
+        let shutdown = Shutdown::new(Duration::from_secs(5));
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { Box::new(service).run(stop).await.unwrap() });
+        Producer { api, ingestor, shutdown, task }
+    }
+
+    async fn heights(&self) -> (u64, u64) {
+        let status = self.journal.status(&name()).await.unwrap();
+        (status.blocks, status.head.map_or(0, |head| head.height))
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.shutdown.stop();
+    }
+}
+
+impl Producer {
+    async fn until(&self, what: &str, holds: impl Fn(&Status) -> bool) {
+        let wait = async {
+            while !holds(&self.ingestor.get()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if timeout(SOON, wait).await.is_err() {
+            panic!("not {what}: {:?}", self.ingestor.get());
+        }
+    }
+
+    async fn state(&self, state: State) {
+        self.until(state.word(), |status| status.state == state).await;
+    }
+
+    fn capturer(&self) -> Capturer {
+        Capturer::new(self.api.clone(), name())
+    }
+
+    async fn stop(self) {
+        self.shutdown.stop();
+        timeout(SOON, self.task).await.expect("the producer stops").unwrap();
+    }
+}
+
+fn name() -> IngestorName {
+    "chain".parse().unwrap()
+}
+
+async fn send(blocks: &mut Blocks, begin: Begin, value: &[u8]) -> Result<(), CaptureError> {
+    blocks.begin(begin).await?;
+    blocks.change("bank", Op::Set, b"key", value).await?;
+    blocks.end().await
+}
+
+async fn next(acks: &mut Acks) -> Result<Option<sluice_client::capture::Ack>, CaptureError> {
+    timeout(SOON, acks.next()).await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_source_is_captured_whole_and_goes_on_after_a_stop() {
+    let site = Site::new().await;
+    let first = site.producer("synthetic", "rate = 0.0\nblocks = 40\npairs = 50");
+    first.state(State::Finished).await;
+    assert_eq!(site.heights().await, (40, 40));
+    first.until("committed", |status| status.committed == Pointer::from_height(40)).await;
+    first.stop().await;
+    let second = site.producer("synthetic", "rate = 0.0\nblocks = 60\npairs = 50");
+    second.state(State::Finished).await;
+    assert_eq!((site.heights().await, second.ingestor.get().blocks), ((60, 60), 20));
+    let epoch = second.ingestor.message().epoch;
+    assert_eq!(epoch, 0, "a finished ingestor holds no lock");
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_imported_through_the_real_journal() {
+    let site = Site::new().await;
+    let dir =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/cosmos-recording");
+    let producer = site.producer("cosmos-files", &format!("dir = {dir:?}\nfollow = false"));
+    producer.state(State::Finished).await;
+    assert_eq!(site.heights().await, (300, 300));
+    assert_eq!(producer.ingestor.get().changes, 7777);
+    let message = producer.ingestor.message();
+    assert!(message.repairs.join("\n").contains("repeated transactions"));
+    producer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_gap_and_what_follows_are_accepted_and_kept_across_a_restart() {
+    let site = Site::new().await;
+    let dir = TempDir::new().unwrap();
+    // Blocks without changes: files of 8 zero bytes.
+    for height in [1, 2, 5] {
+        std::fs::write(dir.path().join(format!("block-{height}-data")), [0; 8]).unwrap();
+    }
+    let table = format!("dir = {:?}\nfollow = false", dir.path());
+    let halted = site.producer("cosmos-files", &table);
+    halted.state(State::Blocked).await;
+    assert!(halted.ingestor.get().cause.contains("blocks 3 to 4 are missing"));
+    halted.stop().await;
+    let recording = site.producer_on_gap("cosmos-files", &table, OnGap::Record);
+    recording.state(State::Finished).await;
+    assert_eq!(site.heights().await.1, 5);
+    recording.stop().await;
+    std::fs::write(dir.path().join("block-6-data"), [0; 8]).unwrap();
+    let more = site.producer("cosmos-files", &table);
+    more.state(State::Finished).await;
+    assert_eq!((site.heights().await.1, more.ingestor.get().blocks), (6, 1));
+    more.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_capture_with_acks_duplicates_and_typed_refusals() {
+    let site = Site::new().await;
+    let producer = site.producer("capture", "");
+    producer.state(State::Active).await;
+    let capturer = producer.capturer();
+    let (mut blocks, mut acks, head) = capturer.resume(SOON).await.unwrap();
+    assert_eq!(head, None);
+    for height in 1..=3 {
+        send(&mut blocks, Begin::at(height), b"one").await.unwrap();
+    }
+    let mut digests = Vec::new();
+    for height in 1..=3 {
+        let ack = next(&mut acks).await.unwrap().unwrap();
+        assert_eq!((ack.height, ack.duplicate), (height, false));
+        digests.push(ack.digest);
+    }
+    // The same again, and the connection goes on.
+    send(&mut blocks, Begin::at(2), b"one").await.unwrap();
+    let again = next(&mut acks).await.unwrap().unwrap();
+    assert_eq!((again.duplicate, again.digest), (true, digests[1]));
+    send(&mut blocks, Begin::at(4), b"one").await.unwrap();
+    assert_eq!(next(&mut acks).await.unwrap().unwrap().height, 4);
+    assert_eq!(capturer.head().await.unwrap().head.unwrap().height, 4);
+
+    // A changed block is refused, and the ingestor goes on for the next connection.
+    send(&mut blocks, Begin::at(2), b"two").await.unwrap();
+    let refused = next(&mut acks).await.unwrap_err();
+    assert!(matches!(refused, CaptureError::Divergent(_)), "{refused}");
+    let (mut blocks, mut acks, head) = capturer.resume(SOON).await.unwrap();
+    assert_eq!(head.unwrap().height, 4);
+    let wrong = Begin { parent: Some(Pointer::from_height(3)), ..Begin::at(5) };
+    send(&mut blocks, Begin::at(5), b"one").await.unwrap();
+    send(&mut blocks, Begin { height: 6, ..wrong }, b"one").await.unwrap();
+    assert_eq!(next(&mut acks).await.unwrap().unwrap().height, 5, "answered before the refusal");
+    let refused = next(&mut acks).await.unwrap_err();
+    assert!(matches!(refused, CaptureError::WrongParent(_)), "{refused}");
+    let (mut blocks, mut acks, head) = capturer.resume(SOON).await.unwrap();
+    assert_eq!(head.unwrap().height, 5);
+    send(&mut blocks, Begin::at(6), b"one").await.unwrap();
+    blocks.finish();
+    assert_eq!(next(&mut acks).await.unwrap().unwrap().height, 6);
+    assert_eq!(next(&mut acks).await.unwrap(), None);
+    assert_eq!(site.heights().await, (6, 6));
+    producer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_names_the_owner_and_takes_over() {
+    let site = Site::new().await;
+    let owner = site.producer("capture", "");
+    owner.state(State::Active).await;
+    let standby = site.producer("capture", "");
+    let refused = standby.capturer().head().await.unwrap_err();
+    let CaptureError::NotOwner { owner: Some(address) } = refused else { panic!("{refused}") };
+    assert_eq!(address, "http://capture.test:7400");
+    let opened = standby.capturer().open().await;
+    let refused = match opened {
+        Err(error) => error,
+        Ok((_blocks, mut acks)) => next(&mut acks).await.unwrap_err(),
+    };
+    assert!(matches!(refused, CaptureError::NotOwner { .. }), "{refused}");
+
+    let (mut blocks, mut acks, _) = owner.capturer().resume(SOON).await.unwrap();
+    send(&mut blocks, Begin::at(1), b"one").await.unwrap();
+    next(&mut acks).await.unwrap().unwrap();
+    owner.stop().await;
+    let told = next(&mut acks).await;
+    assert!(told.is_err(), "the connection ends with an error, not silently");
+    standby.state(State::Active).await;
+    let (mut blocks, mut acks, head) = standby.capturer().resume(SOON).await.unwrap();
+    assert_eq!(head.unwrap().height, 1);
+    send(&mut blocks, Begin::at(1), b"one").await.unwrap();
+    assert!(next(&mut acks).await.unwrap().unwrap().duplicate);
+    standby.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_or_another_kind_of_ingestor_is_told() {
+    let site = Site::new().await;
+    let producer = site.producer("synthetic", "blocks = 1");
+    let other = Capturer::new(producer.api.clone(), "other".parse().unwrap());
+    assert!(matches!(other.head().await.unwrap_err(), CaptureError::NotFound(_)));
+    let refused = producer.capturer().head().await.unwrap_err();
+    assert!(refused.to_string().contains("type = \"capture\""), "{refused}");
+    producer.stop().await;
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes 300 MB; run alone, because it looks at this process's memory"]
+async fn a_block_of_300_mb_passes_in_bounded_memory() {
+    let site = Site::new().await;
+    let producer = site.producer("capture", "");
+    producer.state(State::Active).await;
+    let (mut blocks, mut acks, _) = producer.capturer().resume(SOON).await.unwrap();
+    let mut region = BytesMut::new();
+    for i in 0..1000u32 {
+        put_change("bank", Op::Set, &i.to_be_bytes(), &[7; 1000], &mut region);
+    }
+    let region: Bytes = region.freeze();
+    let before = resident();
+    let pieces = 300_000_000 / region.len();
+    let began = std::time::Instant::now();
+    let mut most = 0;
+    blocks.begin(Begin::at(1)).await.unwrap();
+    for _ in 0..pieces {
+        blocks.changes(region.clone()).await.unwrap();
+        most = most.max(resident());
+    }
+    blocks.end().await.unwrap();
+    let ack = next(&mut acks).await.unwrap().unwrap();
+    most = most.max(resident());
+    assert_eq!(ack.height, 1);
+    let grown = most.saturating_sub(before);
+    println!(
+        "{} MB in {:?}, memory grew by {} MB",
+        pieces * region.len() / 1_000_000,
+        began.elapsed(),
+        grown / 1_000_000
+    );
+    assert!(grown < 200 << 20, "{grown}");
+    producer.stop().await;
+}

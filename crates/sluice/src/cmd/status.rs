@@ -1,0 +1,284 @@
+//! `sluice status`: one screen; every bad line ends with the command to run.
+
+use serde_json::{Value, json};
+use sluice_proto::v1 as pb;
+
+use crate::{
+    cmd::{ingestors, streams},
+    connect::Server,
+    exit::{Exit, Failure, Outcome},
+    output::{Out, Paint, bytes, count},
+};
+
+/// How a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Health {
+    Ok,
+    Degraded,
+    Down,
+}
+
+impl Health {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+
+    const fn paint(self) -> Paint {
+        match self {
+            Self::Ok => Paint::Good,
+            Self::Degraded => Paint::Warn,
+            Self::Down => Paint::Bad,
+        }
+    }
+}
+
+/// One line of the screen.
+struct Line {
+    what: &'static str,
+    name: String,
+    health: Health,
+    text: String,
+    /// The command that shows or fixes it.
+    run: String,
+    json: Value,
+}
+
+pub(crate) async fn run(server: &Server, out: &mut Out) -> Outcome {
+    let lines = look(server).await;
+    let health = lines.iter().map(|line| line.health).max().unwrap_or(Health::Down);
+    if out.is_json() {
+        let all: Vec<Value> = lines
+            .iter()
+            .map(|line| {
+                json!({
+                    "kind": line.what,
+                    "name": line.name,
+                    "health": line.health.word(),
+                    "text": line.text,
+                    "run": line.run,
+                    "detail": line.json,
+                })
+            })
+            .collect();
+        out.json(&json!({"health": health.word(), "server": server.url(), "items": all}))?;
+    } else {
+        screen(out, &lines)?;
+    }
+    out.flush()?;
+    // The codes of this command are its own: 1 degraded, 2 down.
+    Ok(match health {
+        Health::Ok => Exit::Ok,
+        Health::Degraded => Exit::Failed,
+        Health::Down => Exit::Usage,
+    })
+}
+
+fn screen(out: &mut Out, lines: &[Line]) -> Result<(), Failure> {
+    let width = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+    for line in lines {
+        let health = out.paint(line.health.paint(), &format!("{:<8}", line.health.word()));
+        let mut text = format!("{health}  {:<11}  {:<width$}  {}", line.what, line.name, line.text);
+        if line.health != Health::Ok {
+            text.push_str(&format!("  → {}", line.run));
+        }
+        out.line(text.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Asks every service that answers at this address. One of another address is no fault.
+async fn look(server: &Server) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let (coordinator, journals, captures, deliveries) = tokio::join!(
+        async {
+            let mut client = server.coordinator();
+            server.ask(client.list_locks(pb::ListLocksRequest::default())).await
+        },
+        async {
+            let mut client = server.router();
+            server.ask(client.list_journals(pb::ListJournalsRequest {})).await
+        },
+        ingestors::list(server),
+        streams::list(server),
+    );
+    service(
+        &mut lines,
+        server,
+        "coordinator",
+        coordinator.map(|all| {
+            format!("{} locks held", all.locks.iter().filter(|lock| lock.owner.is_some()).count())
+        }),
+    );
+    let mut inner = Vec::new();
+    service(
+        &mut lines,
+        server,
+        "router",
+        journals.map(|all| {
+            inner.extend(all.journals.iter().map(|own| journal(server, own)));
+            format!("{} journals", all.journals.len())
+        }),
+    );
+    service(
+        &mut lines,
+        server,
+        "producer",
+        captures.map(|all| {
+            inner.extend(all.iter().map(|own| ingestor(server, own)));
+            format!("{} ingestors", all.len())
+        }),
+    );
+    service(
+        &mut lines,
+        server,
+        "sinks",
+        deliveries.map(|all| {
+            inner.extend(all.iter().map(|own| stream(server, own)));
+            format!("{} streams", all.len())
+        }),
+    );
+    // Nothing at all: one line says it.
+    if lines.iter().all(|line| line.health == Health::Down) {
+        lines.truncate(1);
+        lines.iter_mut().for_each(|line| line.what = "server");
+    }
+    lines.extend(inner);
+    lines
+}
+
+fn service(
+    lines: &mut Vec<Line>,
+    server: &Server,
+    what: &'static str,
+    answer: Result<String, Failure>,
+) {
+    let line = |health, text: String, run: &str| Line {
+        what,
+        name: server.url().to_owned(),
+        health,
+        text,
+        run: run.to_owned(),
+        json: Value::Null,
+    };
+    match answer {
+        Ok(text) => lines.push(line(Health::Ok, text, "")),
+        Err(failure) if failure.exit() == Exit::NotFound => {}
+        Err(failure) if failure.exit() == Exit::Unreachable => {
+            lines.push(line(Health::Down, "nothing answers".to_owned(), "sluice run"));
+        }
+        Err(failure) => {
+            let text = failure.to_string();
+            let text = text.lines().next().unwrap_or_default().to_owned();
+            lines.push(line(Health::Degraded, text, "sluice status -o json"));
+        }
+    }
+}
+
+fn journal(server: &Server, own: &pb::JournalStatus) -> Line {
+    let height = own.head.as_ref().map_or(0, |head| head.height);
+    let mut text =
+        format!("height {}, {} blocks, {}", count(height), count(own.blocks), bytes(own.bytes));
+    let mut run = String::new();
+    let mut health = Health::Ok;
+    if own.quarantined_blocks > 0 {
+        health = Health::Degraded;
+        text.push_str(&format!(", {} blocks unreadable", own.quarantined_blocks));
+        run = format!("sluice journal verify {}", own.ingestor);
+    }
+    if !own.append_refused.is_empty() {
+        health = Health::Degraded;
+        text.push_str(&format!(", appends refused: {}", own.append_refused));
+        run = "df -h   (on the router's data directory)".to_owned();
+    }
+    let json = json!({
+        "height": height,
+        "oldestHeight": own.oldest_height,
+        "blocks": own.blocks,
+        "changes": own.changes,
+        "bytes": own.bytes,
+        "segments": own.segments,
+        "subscribers": own.subscribers,
+        "quarantinedBlocks": own.quarantined_blocks,
+        "server": server.url(),
+    });
+    Line { what: "journal", name: own.ingestor.clone(), health, text, run, json }
+}
+
+fn ingestor(server: &Server, own: &pb::IngestorStatus) -> Line {
+    use pb::IngestorState as State;
+    let health = match own.state() {
+        State::Active | State::Finished | State::Opening => Health::Ok,
+        State::Standby if own.cause.is_empty() => Health::Ok,
+        _ => Health::Degraded,
+    };
+    let mut text = format!(
+        "{} at height {}, {} behind {}",
+        ingestors::state(own),
+        count(ingestors::height(own)),
+        count(ingestors::lag(own)),
+        own.source
+    );
+    if health != Health::Ok {
+        text = format!("{text}: {}", own.cause);
+    }
+    let run = format!("sluice ingestors get {} --server {}", own.ingestor, server.url());
+    let json = ingestors::to_json(own);
+    Line { what: "ingestor", name: own.ingestor.clone(), health, text, run, json }
+}
+
+fn stream(server: &Server, own: &pb::StreamStatus) -> Line {
+    use pb::StreamState as State;
+    let health = match own.state() {
+        State::Running | State::Starting | State::Waiting => Health::Ok,
+        _ => Health::Degraded,
+    };
+    let mut text = format!(
+        "{} at height {}, {} behind",
+        streams::state(own),
+        count(own.checkpoint_height),
+        count(streams::lag(own))
+    );
+    if health != Health::Ok {
+        text = format!("{text}: {}", own.cause);
+    }
+    let run = format!("sluice streams get {} --server {}", own.name, server.url());
+    let json = streams::to_json(own);
+    Line { what: "stream", name: own.name.clone(), health, text, run, json }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server() -> Server {
+        Server::new("http://127.0.0.1:1").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_bad_line_ends_with_the_command_to_run() {
+        let own = pb::StreamStatus {
+            name: "ledger".into(),
+            state: pb::StreamState::Blocked.into(),
+            cause: "POST answered 500".into(),
+            ..Default::default()
+        };
+        let line = stream(&server(), &own);
+        assert_eq!(line.health, Health::Degraded);
+        assert!(line.text.ends_with("POST answered 500"), "{}", line.text);
+        assert!(line.run.starts_with("sluice streams get ledger"));
+        let own =
+            pb::IngestorStatus { state: pb::IngestorState::Standby.into(), ..Default::default() };
+        assert_eq!(ingestor(&server(), &own).health, Health::Ok, "a standby is as it should be");
+    }
+
+    #[tokio::test]
+    async fn silence_is_one_line_and_down() {
+        let lines = look(&server()).await;
+        assert_eq!(lines.len(), 1);
+        assert_eq!((lines[0].what, lines[0].health), ("server", Health::Down));
+    }
+}

@@ -1,0 +1,7 @@
+//! The `sluice` program; everything is in the library, so that tests see it too.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice::main()
+}

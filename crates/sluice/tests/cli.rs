@@ -1,0 +1,274 @@
+//! The program as a stranger meets it: real processes, their output and exit codes.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
+
+/// A port of the loopback on which nobody listens.
+fn closed_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn sluice(args: &[&str]) -> Output {
+    Command::new(SLUICE).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn fed(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(SLUICE)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn version_help_and_completion() {
+    assert_eq!(stdout(&sluice(&["version"])), format!("sluice {}\n", env!("CARGO_PKG_VERSION")));
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&sluice(&["version", "-o", "json"]))).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    let help = sluice(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(stdout(&help).contains("Exit codes"));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = sluice(&["completion", shell]);
+        assert_eq!(script.status.code(), Some(0));
+        assert!(stdout(&script).contains("ingestors"), "{shell}");
+    }
+    assert_eq!(sluice(&["no-such-command"]).status.code(), Some(2));
+    assert_eq!(sluice(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_wrong_configuration_is_named_by_its_key() {
+    for (set, part) in [
+        ("listen.apii=1", "apii"),
+        ("ingestors.hub.source={type=\"cosmos-file\",dir=\"x\"}", "ingestors.hub.source.type"),
+        ("ingestors.hub.source={type=\"cosmos-files\",dirr=\"x\"}", "dirr"),
+        ("streams.s={sink=\"nowhere\",ingestor=\"hub\"}", "nowhere"),
+        ("journal.durability=maybe", "journal.durability"),
+    ] {
+        let output = sluice(&["config", "check", "--set", set]);
+        assert_eq!(output.status.code(), Some(2), "{set}");
+        let text = stderr(&output);
+        assert!(text.contains(part) && text.contains("run: sluice config"), "{set}: {text}");
+    }
+    let missing = sluice(&["config", "check", "--config", "/no/such/file.toml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("/no/such/file.toml"));
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/example.toml");
+    let output = sluice(&["config", "check", "--config", example.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "ok: 1 ingestors, 3 streams on 2 sinks\n");
+}
+
+#[test]
+fn without_a_server_the_answer_is_5_and_a_command() {
+    let url = format!("http://127.0.0.1:{}", closed_port());
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/cosmos-recording");
+    let recording = recording.to_str().unwrap();
+    for command in [
+        vec!["tail", "hub"],
+        vec!["ingestors", "list"],
+        vec!["streams", "list"],
+        vec!["filter", "test", "hub"],
+        vec!["import", "hub", recording],
+    ] {
+        let output = sluice(&[&command[..], &["--server", &url]].concat());
+        assert_eq!(output.status.code(), Some(5), "{command:?}");
+        let text = stderr(&output);
+        assert!(text.contains(&url) && text.contains("run: sluice run"), "{command:?}: {text}");
+    }
+    let output = fed(&["capture", "hub", "--server", &url], "{\"height\":1}\n");
+    assert_eq!(output.status.code(), Some(5));
+    let output = sluice(&["status", "--server", &url]);
+    assert_eq!(output.status.code(), Some(2), "down");
+    assert!(stdout(&output).contains("sluice run"));
+    assert_eq!(sluice(&["tail", "hub", "--server", "nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/cosmos-recording/block-1-data");
+    // More than a pipe holds, so that the writer meets the closed end.
+    let mut args = vec!["files", "decode"];
+    args.extend(std::iter::repeat_n(file.to_str().unwrap(), 50));
+    let mut child = Command::new(SLUICE)
+        .args(&args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+}
+
+/// `sluice run`, killed if a test leaves it behind.
+struct Node {
+    child: Child,
+    url: String,
+    lines: BufReader<std::process::ChildStderr>,
+}
+
+impl Node {
+    fn start(data: &Path) -> Self {
+        let mut child = Command::new(SLUICE)
+            .arg("run")
+            .args(["--set", "listen.api=127.0.0.1:0", "--set", "listen.admin=127.0.0.1:0"])
+            .args(["--set", "telemetry.log=error"])
+            .args(["--set", "ingestors.app.source={type=\"capture\"}"])
+            .arg("--set")
+            .arg(format!("data_dir={}", data.display()))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("is up: api ") {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it listened");
+        }
+        let url = line.split("api ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        Self { child, url, lines }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        sluice(&[args, &["--server", &self.url]].concat())
+    }
+
+    /// Asks again until the answer is as wanted.
+    fn until(&self, args: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+        let began = Instant::now();
+        loop {
+            let text = stdout(&self.run(args));
+            if wanted(&text) {
+                return text;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{args:?}: {text}");
+        }
+    }
+
+    /// SIGTERM; the exit code and the last line.
+    fn stop(mut self) -> (Option<i32>, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let mut last = String::new();
+        for line in (&mut self.lines).lines().map_while(Result::ok) {
+            last = line;
+        }
+        (self.child.wait().unwrap().code(), last)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Usually gone already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+const BLOCKS: &str = r#"{"height":1,"time":"2026-01-31T12:00:00Z","changes":[{"store":"bank","op":"set","key":"AQ==","value":"Cg=="}]}
+{"height":2,"changes":[{"store":"bank","op":"delete","key":"01","encoding":"hex"},{"store":"gov","key":"Ag==","value":""}]}
+"#;
+
+#[test]
+fn capture_tail_resume_refuse_and_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path());
+    node.until(&["ingestors", "list", "-o", "jsonl"], |text| text.contains("\"active\""));
+
+    let capture = ["capture", "app", "--server", &node.url, "-o", "jsonl"];
+    let first = fed(&capture, BLOCKS);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    let counted: serde_json::Value = serde_json::from_str(&stdout(&first)).unwrap();
+    assert_eq!((&counted["blocks"], &counted["duplicates"]), (&2.into(), &0.into()));
+    let again: serde_json::Value = serde_json::from_str(&stdout(&fed(&capture, BLOCKS))).unwrap();
+    assert_eq!((&again["blocks"], &again["duplicates"]), (&2.into(), &2.into()));
+
+    let tail = node.run(&["tail", "app", "--from", "earliest", "--until", "2", "-o", "jsonl"]);
+    let golden = [
+        r#"{"sequenceId":"00000000000000000001-00000000","ingestor":"app","height":1,"index":0,"time":"2026-01-31T12:00:00Z","store":"bank","topic":"bank","op":"set","key":"AQ==","value":"Cg==","encoding":"base64"}"#,
+        r#"{"sequenceId":"00000000000000000002-00000000","ingestor":"app","height":2,"index":0,"time":null,"store":"bank","topic":"bank","op":"delete","key":"AQ==","value":null,"encoding":"base64"}"#,
+        r#"{"sequenceId":"00000000000000000002-00000001","ingestor":"app","height":2,"index":1,"time":null,"store":"gov","topic":"gov","op":"set","key":"Ag==","value":"","encoding":"base64"}"#,
+    ];
+    assert_eq!(stdout(&tail).lines().collect::<Vec<_>>(), golden);
+    let one =
+        node.run(&["tail", "app", "--store", "gov", "--from", "earliest", "-n", "1", "-o", "name"]);
+    assert_eq!(stdout(&one), "00000000000000000002-00000001\n");
+
+    // Other content at a height that is there; a block that does not follow; a line that is none.
+    let other = BLOCKS.replace("Cg==", "Cw==");
+    for (input, exit, part) in [
+        (other.as_str(), 4, "line 1"),
+        ("{\"height\":1", 2, "line 1"),
+        ("\n{\"height\":3,\"changes\":[{\"store\":\"\"}]}", 2, "line 2"),
+    ] {
+        let refused = fed(&capture, input);
+        assert_eq!(refused.status.code(), Some(exit), "{input}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains(part), "{}", stderr(&refused));
+    }
+    assert_eq!(node.run(&["tail", "nobody"]).status.code(), Some(3));
+    assert_eq!(node.run(&["ingestors", "get", "nobody"]).status.code(), Some(3));
+    assert_eq!(node.run(&["streams", "get", "nobody"]).status.code(), Some(3));
+    let beyond = ["tail", "app", "--from", "after:00000000000000000009-00000000"];
+    assert_eq!(node.run(&beyond).status.code(), Some(6));
+
+    let (code, last) = node.stop();
+    assert_eq!(code, Some(0), "{last}");
+    assert!(last.starts_with("drained, 0 lost: "), "{last}");
+
+    let journal = dir.path().join("journal");
+    let journal = ["--dir", journal.to_str().unwrap()];
+    let cat = sluice(&[&["journal", "cat", "app", "-o", "jsonl"][..], &journal].concat());
+    assert_eq!(stdout(&cat).lines().collect::<Vec<_>>(), golden);
+    let verify = sluice(&[&["journal", "verify"][..], &journal].concat());
+    assert_eq!(verify.status.code(), Some(0), "{}", stdout(&verify));
+    assert_eq!(
+        stdout(&sluice(&[&["journal", "ls", "-o", "name"][..], &journal].concat())),
+        "app\n"
+    );
+}
+
+#[test]
+fn an_import_is_idempotent_and_verified_by_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path());
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/cosmos-recording");
+    let import = ["import", "rec", recording.to_str().unwrap(), "-o", "jsonl"];
+    let first = node.run(&import);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    let counted: serde_json::Value = serde_json::from_str(&stdout(&first)).unwrap();
+    assert_eq!((&counted["blocks"], &counted["changes"]), (&300.into(), &7777.into()));
+    let again: serde_json::Value = serde_json::from_str(&stdout(&node.run(&import))).unwrap();
+    assert_eq!((&again["blocks"], &again["height"]), (&0.into(), &300.into()));
+    let status = node.run(&["status"]);
+    assert_eq!(status.status.code(), Some(0), "{}", stdout(&status));
+    assert_eq!(node.stop().0, Some(0));
+}
