@@ -209,18 +209,18 @@ impl Config {
                 continue;
             }
             let known = STREAM_KEYS.iter().copied().chain([kind.as_str()]);
-            let reason = match closest(key, known) {
-                Some(near) => format!("unknown key; did you mean `{at}.{near}`?"),
-                None if self.sinks.contains_key(&stream.sink) => format!(
-                    "unknown key; the sink {} is of type {kind}, whose table is `{at}.{kind}`",
+            let declared = self.sinks.contains_key(&stream.sink);
+            let sinks = self.sinks.keys().map(String::as_str);
+            let sink = closest(&stream.sink, sinks).filter(|_| !declared && value.is_table());
+            let reason = match (sink, closest(key, known)) {
+                (Some(near), _) => format!(
+                    "there is no [sinks.{}] whose type it could be; did you mean sink = {near:?}?",
                     stream.sink
                 ),
-                None => format!(
-                    "unknown key; there is no [sinks.{}], so the type is {kind} too{}",
-                    stream.sink,
-                    closest(&stream.sink, self.sinks.keys().map(String::as_str))
-                        .map(|near| format!("; did you mean sink = {near:?}?"))
-                        .unwrap_or_default()
+                (None, Some(near)) => format!("unknown key; did you mean `{at}.{near}`?"),
+                (None, None) => format!(
+                    "unknown key; the sink {} is of type {kind}, whose table is `{at}.{kind}`",
+                    stream.sink
                 ),
             };
             checked.rule(false, path, reason);

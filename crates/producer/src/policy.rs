@@ -100,6 +100,7 @@ impl Policy {
 
     /// A new block became durable: what failed before is over.
     pub fn progress(&mut self) {
+        self.failures = 0;
         self.blocked = None;
     }
 

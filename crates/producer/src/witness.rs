@@ -67,7 +67,7 @@ fn behind(
     let ends =
         format!("{} (generation {}, {})", head.pointer, head.generation, head.digest.short());
     match place.cmp(&(generation, pointer)) {
-        std::cmp::Ordering::Greater => Some(format!("{named}, but the journal ends at {ends}")),
+        std::cmp::Ordering::Less => Some(format!("{named}, but the journal ends at {ends}")),
         std::cmp::Ordering::Equal if head.digest != *digest => {
             Some(format!("{named}, but the journal has another block there: {ends}"))
         }

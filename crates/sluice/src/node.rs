@@ -76,7 +76,7 @@ pub(crate) async fn all(config: &Config) -> Result<All, Failure> {
     let producer = producer(config, &peers)?;
     let own = transport::local(producer.routes());
     let sinks = sinks(config, &[], &peers)?;
-    let audit = Audit::new(peers.router.clone(), own.clone(), transport::local(sinks.routes()));
+    let audit = Audit::new(peers.router, own.clone(), transport::local(sinks.routes()));
     let account = audit.account();
     // Stopped from the last to the first: intake and delivery end before the audit looks.
     let services: Vec<Box<dyn Service>> = vec![

@@ -1,5 +1,7 @@
 //! The program as a stranger meets it: real processes, their output and exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,

@@ -51,7 +51,7 @@ impl Ingest {
             outcome = self.work(lock, &mut running) => outcome,
         };
         if let Some(feed) = running.feed {
-            std::mem::forget(feed);
+            feed.close().await;
         }
         if let Some(commits) = running.commits.filter(|_| lock.is_valid()) {
             let flushed = tokio::time::timeout(self.parts.limits.drain, commits.flush()).await;

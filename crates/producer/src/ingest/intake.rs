@@ -123,7 +123,7 @@ impl<'a> Intake<'a> {
         };
         let again = begin.pointer <= self.tail;
         match &begin.parent {
-            Some(parent) if !again && false => wrong(format!(
+            Some(parent) if !again && *parent != self.tail => wrong(format!(
                 "block {} has the parent {parent}, but the last block is {}",
                 begin.pointer, self.tail
             )),

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming, service::Routes};
 /// Answers one journal, and subscriptions that never end by themselves.
 #[derive(Clone, Default)]
 pub(crate) struct Fake {
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// Set for a service that drains until the test lets it end.
     pub(crate) drained: Option<CancellationToken>,
 }
@@ -118,7 +118,8 @@ pub(crate) type Task = tokio::task::JoinHandle<Result<(), Error>>;
 
 /// A process with one service; nothing stops it for a while.
 pub(crate) async fn start(fake: Fake, listen: Listen, grace: Duration) -> (Bound, Task, Shutdown) {
-    sluice_telemetry::init("test", &sluice_telemetry::TelemetryOptions::default()).unwrap();
+    // Metrics stay without the guard; there is no collector to lose anything to.
+    drop(sluice_telemetry::init("test", &Default::default()).unwrap());
     let shutdown = Shutdown::new(grace);
     let (sender, bound) = oneshot::channel();
     let services: Vec<Box<dyn Service>> = vec![Box::new(fake)];

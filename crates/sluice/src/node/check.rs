@@ -16,7 +16,8 @@ pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     let registry = sluice_sink::Registry::default().with(WebhookFactory);
     for (name, section) in &config.streams {
         let sink = sink_config(config, &section.sink);
-        let stream = StreamConfig::from_section(name, section, &sink.type_name).map_err(wrong)?;
+        let stream = StreamConfig::from_section(name, section, &sink.type_name)
+            .map_err(|error| wrong(&error))?;
         if !config.ingestors.contains_key(&stream.ingestor) && !config.ingestors.is_empty() {
             let message = format!(
                 "streams.{name}.ingestor: there is no [ingestors.{}] in this file",
@@ -25,16 +26,16 @@ pub(crate) fn check(config: &Config) -> Result<(), Failure> {
             return Err(Failure::usage(message));
         }
         if sink.type_name == FILE {
-            RootOptions::read(&sink).map_err(wrong)?;
-            FileOptions::read(&stream).map_err(wrong)?;
+            RootOptions::read(&sink).map_err(|error| wrong(&error))?;
+            FileOptions::read(&stream).map_err(|error| wrong(&error))?;
             continue;
         }
-        let factory = registry.get(&sink).map_err(wrong)?;
-        factory.build(&stream, &sink).map_err(wrong)?;
+        let factory = registry.get(&sink).map_err(|error| wrong(&error))?;
+        factory.build(&stream, &sink).map_err(|error| wrong(&error))?;
     }
     Ok(())
 }
 
-fn wrong(error: sluice_sink::ConfigError) -> Failure {
+fn wrong(error: &sluice_sink::ConfigError) -> Failure {
     Failure::usage(error.to_string())
 }

@@ -123,7 +123,7 @@ impl Visit {
             begin.parent.clone().or_else(recent).or_else(by_height).unwrap_or_default()
         } else {
             let parent = begin.parent.clone().unwrap_or_else(|| tail.pointer.clone());
-            if false {
+            if parent != tail.pointer {
                 return Err(Rejection::WrongParent {
                     pointer,
                     expected: tail.pointer,

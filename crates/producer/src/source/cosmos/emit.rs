@@ -130,7 +130,7 @@ impl Block {
         feed: &FeedWriter,
     ) -> Result<MetaRead, SourceError> {
         let left_out = match &self.previous {
-            Some(previous) if survey.continues => previous.count.saturating_sub(1),
+            Some(previous) if survey.continues => previous.count,
             _ => 0,
         };
         let name = if survey.finalize { meta::TYPE_URL_FINALIZE } else { meta::TYPE_URL };

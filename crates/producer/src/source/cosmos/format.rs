@@ -42,7 +42,7 @@ pub fn completeness(header: Option<[u8; 8]>, found: u64) -> Completeness {
     match u128::from(found).cmp(&expected) {
         std::cmp::Ordering::Equal => Completeness::Complete(body),
         std::cmp::Ordering::Less => Completeness::Short { expected: Some(expected), found },
-        std::cmp::Ordering::Greater => Completeness::Complete(body),
+        std::cmp::Ordering::Greater => Completeness::Long { expected, found },
     }
 }
 

@@ -90,7 +90,7 @@ impl Judge {
         let unchanged = now.saturating_duration_since(since);
         let settled = !patience.follow || (same && unchanged >= patience.torn_after);
         // Two looks: between the first one and its listing the block may have been completed.
-        let overtaken = look.later.is_some();
+        let overtaken = same && look.later.is_some();
         match (look.data, look.later) {
             (Found::Missing, Some(next)) if settled => Decision::Gap { next },
             (Found::Missing, None) if !patience.follow => Decision::End,
