@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::{
     frame::WireFrame,
-    header::{Header, Run},
+    header::{BlockEnd, Header, Metadata, Run, StateDigest},
     routes::{Route, RouteTable},
     scan::Elements,
 };
@@ -36,7 +36,17 @@ pub struct Splicer {
 enum Mask {
     Nothing,
     Everything,
-    Some(Arc<[bool]>),
+    Some(Arc<Subset>),
+}
+
+/// Some routes of a table.
+#[derive(Debug)]
+struct Subset {
+    /// Their table. Every route of a stored frame is in use, so this is exactly what a frame
+    /// that is filtered by route alone needs, in order of first appearance.
+    table: RouteTable,
+    /// By number in the whole table: the number in the subset, or nothing.
+    numbers: Vec<Option<u32>>,
 }
 
 impl Splicer {
@@ -51,27 +61,36 @@ impl Splicer {
     }
 
     /// The part of a frame that passes, or `None` if nothing does. A frame that carries asked-for
-    /// metadata passes even without a change.
+    /// metadata passes even without a change. Of the block's state digests only those of stores
+    /// in the answer are kept: the others tell of stores that were not asked for.
     pub fn splice(&mut self, header: &Header, changes: &Bytes) -> Option<WireFrame> {
-        let keep_metadata = self.metadata && header.metadata.is_some();
-        let mask = self.mask(&header.routes);
-        let filtered = match mask {
-            Mask::Nothing => Selection::default(),
-            Mask::Everything if !self.filter.looks_inside_runs() => {
-                return whole(header, changes, keep_metadata, self.metadata);
+        let metadata = header.metadata.as_ref().filter(|_| self.metadata);
+        let inside = self.filter.looks_inside_runs();
+        let (selection, table) = match self.mask(&header.routes) {
+            Mask::Nothing => (Selection::default(), RouteTable::default()),
+            Mask::Everything if !inside => return whole(header, changes, metadata),
+            Mask::Everything => {
+                let mut selection = self.select(header, changes, |route| Some(route as u32));
+                let table = renumber(&header.routes, &mut selection.runs);
+                (selection, table)
             }
-            Mask::Everything => self.select(header, changes, |_| true),
-            Mask::Some(mask) => {
-                self.select(header, changes, |route| mask.get(route).copied().unwrap_or(false))
+            Mask::Some(subset) => {
+                let number = |route: usize| subset.numbers.get(route).copied().flatten();
+                let mut selection = self.select(header, changes, number);
+                let table = match inside {
+                    false => subset.table.clone(),
+                    true => renumber(&subset.table, &mut selection.runs),
+                };
+                (selection, table)
             }
         };
-        if filtered.runs.is_empty() && !keep_metadata {
+        if selection.runs.is_empty() && metadata.is_none() {
             return None;
         }
-        let (routes, runs) = renumber(&header.routes, filtered.runs);
-        let metadata = if keep_metadata { header.metadata.clone() } else { None };
-        let head = Header { routes, runs, metadata, ..bare(header) }.encode();
-        Some(WireFrame { head, slices: slices(changes, &filtered.ranges) })
+        let end = header.end.as_ref().map(|end| of_stores(end, &table));
+        let metadata = metadata.cloned();
+        let head = Header { routes: table, runs: selection.runs, metadata, end, ..bare(header) };
+        Some(WireFrame { head: head.encode(), slices: slices(changes, &selection.ranges) })
     }
 
     fn mask(&mut self, routes: &RouteTable) -> Mask {
@@ -80,15 +99,7 @@ impl Splicer {
         {
             return mask.clone();
         }
-        let decided: Vec<bool> = routes
-            .iter()
-            .map(|route| self.filter.matches_route(&route.store, &route.topic))
-            .collect();
-        let mask = match decided.iter().filter(|passes| **passes).count() {
-            0 => Mask::Nothing,
-            n if n == decided.len() => Mask::Everything,
-            _ => Mask::Some(decided.into()),
-        };
+        let mask = self.decide(routes);
         if self.masks.len() >= MAX_MASKS {
             self.masks.clear();
         }
@@ -96,25 +107,46 @@ impl Splicer {
         mask
     }
 
+    fn decide(&self, routes: &RouteTable) -> Mask {
+        let mut kept = Vec::new();
+        let numbers: Vec<Option<u32>> = routes
+            .iter()
+            .map(|route| {
+                let passes = self.filter.matches_route(&route.store, &route.topic);
+                passes.then(|| {
+                    kept.push(route.clone());
+                    kept.len() as u32 - 1
+                })
+            })
+            .collect();
+        match kept.len() {
+            0 => Mask::Nothing,
+            n if n == numbers.len() => Mask::Everything,
+            _ => Mask::Some(Arc::new(Subset { table: RouteTable::new(kept), numbers })),
+        }
+    }
+
+    /// Walks the runs; `number` gives a route's number in the answer's table, if it passes.
     fn select(
         &self,
         header: &Header,
         changes: &Bytes,
-        passes: impl Fn(usize) -> bool,
+        number: impl Fn(usize) -> Option<u32>,
     ) -> Selection {
+        let inside = self.filter.looks_inside_runs();
         let mut selection = Selection::default();
         let mut at = 0usize;
         for run in &header.runs {
             selection.skipped = selection.skipped.saturating_add(run.skip);
             let end = at.saturating_add(run.bytes as usize);
             let route = header.routes.get(run.route as usize);
-            match route.filter(|_| passes(run.route as usize)) {
+            match number(run.route as usize).zip(route) {
                 None => selection.skipped = selection.skipped.saturating_add(run.count),
-                Some(route) if self.filter.looks_inside_runs() => {
+                Some((number, route)) if inside => {
                     let bytes = changes.get(at..end).unwrap_or_default();
-                    self.select_changes(run, route, (at, bytes), &mut selection);
+                    self.select_changes(number, route, (at, bytes), &mut selection);
                 }
-                Some(_) => selection.keep(run.route, run.count, at, end),
+                Some((number, _)) => selection.keep(number, run.count, at, end),
             }
             at = end;
         }
@@ -123,7 +155,7 @@ impl Splicer {
 
     fn select_changes(
         &self,
-        run: &Run,
+        number: u32,
         route: &Route,
         (at, bytes): (usize, &[u8]),
         selection: &mut Selection,
@@ -132,7 +164,7 @@ impl Splicer {
         while let Some(Ok(element)) = elements.next() {
             let end = at + elements.offset();
             if self.filter.matches_change(&route.store, element.op, element.key) {
-                selection.keep(run.route, 1, end - element.raw.len(), end);
+                selection.keep(number, 1, end - element.raw.len(), end);
             } else {
                 selection.skipped = selection.skipped.saturating_add(1);
             }
@@ -167,19 +199,21 @@ impl Selection {
     }
 }
 
-fn whole(header: &Header, changes: &Bytes, keep_metadata: bool, wanted: bool) -> Option<WireFrame> {
-    if header.runs.is_empty() && !keep_metadata {
+/// A frame that passes whole.
+fn whole(header: &Header, changes: &Bytes, metadata: Option<&Metadata>) -> Option<WireFrame> {
+    if header.runs.is_empty() && metadata.is_none() {
         return None;
     }
-    let head = if header.metadata.is_none() || wanted {
+    let head = if header.metadata.is_none() || metadata.is_some() {
         header.encode()
     } else {
-        Header { routes: header.routes.clone(), runs: header.runs.clone(), ..bare(header) }.encode()
+        let (routes, runs) = (header.routes.clone(), header.runs.clone());
+        Header { routes, runs, end: header.end.clone(), ..bare(header) }.encode()
     };
     Some(WireFrame { head, slices: SmallVec::from_iter([changes.clone()]) })
 }
 
-/// The header without routes, runs and metadata.
+/// The header without routes, runs, metadata and end.
 fn bare(header: &Header) -> Header {
     Header {
         generation: header.generation,
@@ -188,16 +222,29 @@ fn bare(header: &Header) -> Header {
         epoch: header.epoch,
         part: header.part,
         first_index: header.first_index,
-        end: header.end.clone(),
         ..Header::new(header.kind, header.ingestor.clone(), header.pointer.clone(), header.height)
     }
 }
 
+/// A block's end with the state digests of the table's stores only.
+fn of_stores(end: &BlockEnd, table: &RouteTable) -> BlockEnd {
+    let asked = |state: &&StateDigest| table.iter().any(|route| *route.store == *state.store);
+    BlockEnd {
+        parts: end.parts,
+        changes: end.changes,
+        digest: end.digest,
+        parent_digest: end.parent_digest,
+        states: end.states.iter().filter(asked).cloned().collect(),
+        metadata_digest: end.metadata_digest,
+        traceparent: end.traceparent.clone(),
+    }
+}
+
 /// Leaves only the routes in use, numbered in order of first appearance.
-fn renumber(table: &RouteTable, mut runs: Vec<Run>) -> (RouteTable, Vec<Run>) {
+fn renumber(table: &RouteTable, runs: &mut [Run]) -> RouteTable {
     let mut numbers: Vec<Option<u32>> = vec![None; table.len()];
     let mut routes = Vec::new();
-    for run in &mut runs {
+    for run in runs {
         let Some((number, route)) =
             numbers.get_mut(run.route as usize).zip(table.get(run.route as usize))
         else {
@@ -208,7 +255,7 @@ fn renumber(table: &RouteTable, mut runs: Vec<Run>) -> (RouteTable, Vec<Run>) {
             routes.len() as u32 - 1
         });
     }
-    (RouteTable::new(routes), runs)
+    RouteTable::new(routes)
 }
 
 fn slices(changes: &Bytes, ranges: &[(usize, usize)]) -> SmallVec<[Bytes; 4]> {

@@ -135,6 +135,7 @@ const fn name(code: Code) -> &'static str {
 }
 
 /// The answer of a handler that panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> http::Response<tonic::body::Body> {
     let said = panic
         .downcast_ref::<&str>()

@@ -322,12 +322,11 @@ async fn close_listeners(
     let aborts = listeners.each_ref().map(JoinHandle::abort_handle);
     let both = futures_util::future::join_all(listeners);
     match tokio::time::timeout(deadline.left().min(Duration::from_secs(5)), both).await {
-        Ok(ended) => ended.into_iter().fold(Ok(()), |result, listener| {
-            let failed = |error: tokio::task::JoinError| Error::Listener {
+        Ok(ended) => ended.into_iter().try_for_each(|listener| {
+            listener.map_err(|error| Error::Listener {
                 door: "api or admin",
                 reason: error.to_string(),
-            };
-            result.and(listener.map_err(failed).and_then(|ended| ended))
+            })?
         }),
         Err(_) => {
             // Idle connections of clients that do not hang up; every call has ended.

@@ -75,10 +75,15 @@ pub(super) fn block_end(end: &BlockEnd, out: &mut BytesMut) {
     digest(3, &end.digest, out);
     digest(4, &end.parent_digest, out);
     for state in &end.states {
-        message(5, out, |out| {
-            bytes(1, state.store.as_bytes(), out);
-            digest(2, &state.digest, out);
-        });
+        // Measured first: a block has one of these per store.
+        let store = state.store.len();
+        let name = if store == 0 { 0 } else { 1 + varint::len(store as u64) + store };
+        let value =
+            if state.digest == Digest::ZERO { 0 } else { 2 + state.digest.as_bytes().len() };
+        tag(5, 2, out);
+        varint::put((name + value) as u64, out);
+        bytes(1, state.store.as_bytes(), out);
+        digest(2, &state.digest, out);
     }
     if let Some(metadata) = &end.metadata_digest {
         bytes(6, metadata.as_bytes(), out);

@@ -108,7 +108,8 @@ fn last_delivery(status: &pb::StreamStatus) -> String {
     nanos.and_then(timestamp).unwrap_or_default()
 }
 
-fn checkpoint(status: &pb::StreamStatus) -> String {
+/// The stored checkpoint as a sequence id; empty before the first.
+pub(crate) fn checkpoint(status: &pb::StreamStatus) -> String {
     let position = status.checkpoint.clone().and_then(|position| position.try_into().ok());
     position.map(|position| SequenceId::new(position).to_string()).unwrap_or_default()
 }

@@ -19,8 +19,10 @@ pub(crate) const INGESTOR: &str = "recorded-1";
 pub(crate) const FILTERED_STORES: [&str; 2] = ["bank", "staking"];
 /// The store of the webhook stream.
 pub(crate) const WEBHOOK_STORE: &str = "bank";
-/// Events of one batch: what a kill may repeat.
-pub(crate) const WEBHOOK_BATCH: u64 = 20;
+/// The webhook stream.
+pub(crate) const WEBHOOK_STREAM: &str = "bank";
+/// Events of one batch.
+const WEBHOOK_BATCH: u64 = 20;
 
 /// One process of the layout.
 #[derive(Clone, Debug)]
@@ -146,7 +148,7 @@ from = "earliest"
 filter = {{ stores = [{stores}] }}
 file = {{ format = "cosmos", output_metadata = false }}
 batch = {{ wait = "50ms" }}
-[streams.bank]
+[streams.{WEBHOOK_STREAM}]
 sink = "hooks"
 ingestor = "{INGESTOR}"
 from = "earliest"

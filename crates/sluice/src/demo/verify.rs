@@ -82,12 +82,14 @@ impl Verdict {
     }
 
     /// Compares the events at a receiver with those of one store: each is there, in order once
-    /// repeated ids are dropped, with the right content.
+    /// repeated ids are dropped, with the right content. Up to `floor`, a stored checkpoint, nothing
+    /// may come twice.
     pub(crate) fn events(
         &mut self,
         recording: &Recording,
         received: &Path,
         store: &str,
+        floor: &str,
     ) -> Result<(), Failure> {
         let text = std::fs::read_to_string(received).map_err(on_path(received))?;
         let mut expected = expected(recording, store);
@@ -100,7 +102,10 @@ impl Verdict {
                 let message = format!("{}, line {}: {error}", received.display(), number + 1);
                 Failure::new(Exit::Data, message)
             })?;
-            self.event(event, &mut expected, &mut last);
+            if self.event(&event, &mut expected, &mut last) && event.sequence_id.as_str() <= floor {
+                let id = &event.sequence_id;
+                self.wrong(format!("event {id} was repeated after the checkpoint {floor}"));
+            }
         }
         for (id, (_, state)) in &expected {
             if *state == Arrived::No {
@@ -111,29 +116,31 @@ impl Verdict {
         Ok(())
     }
 
+    /// Takes one event; true if it came before.
     fn event(
         &mut self,
-        event: Event,
+        event: &Event,
         expected: &mut BTreeMap<String, (&Pair, Arrived)>,
         last: &mut String,
-    ) {
+    ) -> bool {
         let Some((pair, arrived)) = expected.get_mut(&event.sequence_id) else {
             self.wrong(format!("event {} was never captured", event.sequence_id));
-            return;
+            return false;
         };
         if !event.is(pair) {
             self.wrong(format!("event {} has other content", event.sequence_id));
         }
         if *arrived == Arrived::Yes {
             self.repeated += 1;
-            return;
+            return true;
         }
         *arrived = Arrived::Yes;
         self.accepted += 1;
         if event.sequence_id <= *last {
             self.wrong(format!("event {} came after {last}", event.sequence_id));
         }
-        *last = event.sequence_id;
+        last.clone_from(&event.sequence_id);
+        false
     }
 }
 
@@ -202,11 +209,15 @@ mod tests {
     }
 
     fn judge(lines: &[String]) -> Verdict {
+        judge_above("", lines)
+    }
+
+    fn judge_above(floor: &str, lines: &[String]) -> Verdict {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("received.jsonl");
         std::fs::write(&file, lines.join("\n")).unwrap();
         let mut verdict = Verdict::default();
-        verdict.events(&recording(), &file, "bank").unwrap();
+        verdict.events(&recording(), &file, "bank", floor).unwrap();
         verdict
     }
 
@@ -216,6 +227,12 @@ mod tests {
         let verdict = judge(&[good(1), good(2), good(1), good(2), good(3)]);
         assert_eq!((verdict.accepted, verdict.repeated, verdict.lost), (3, 2, 0));
         assert!(verdict.wrong.is_empty(), "{:?}", verdict.wrong);
+
+        let stored = format!("{:020}-ffffffff", 1);
+        let lines = [good(1), good(2), good(2), good(3)];
+        assert!(judge_above(&stored, &lines).wrong.is_empty());
+        let lines = [good(1), good(2), good(1), good(3)];
+        assert!(judge_above(&stored, &lines).wrong[0].contains("after the checkpoint"));
 
         assert_eq!(judge(&[good(1), good(3)]).lost, 1);
         assert!(judge(&[good(2), good(1), good(3)]).wrong[0].contains("came after"));

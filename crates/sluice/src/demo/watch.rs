@@ -62,6 +62,17 @@ impl Watch {
         .await
     }
 
+    /// The stored checkpoint of a stream, as a sequence id; empty while there is none.
+    pub(crate) async fn checkpoint(&self, stream: &str) -> String {
+        for (_, server) in &self.sinks {
+            let all = streams::list(server).await.unwrap_or_default();
+            if let Some(own) = all.iter().find(|own| own.name == stream) {
+                return streams::checkpoint(own);
+            }
+        }
+        String::new()
+    }
+
     /// Waits until every stream has its checkpoint at the last height.
     pub(crate) async fn until_done(&self, last: u64, durable: &AtomicU64) -> Result<(), Failure> {
         self.wait(
