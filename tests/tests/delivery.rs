@@ -54,6 +54,7 @@ ingestor = "rec-1"
 from = "earliest"
 filter = {{ stores = ["bank", "staking"] }}
 batch = {{ events = 40, wait = "50ms" }}
+checkpoint = "0s"
 retry = {{ first = "20ms", max = "200ms" }}
 webhook = {{ url = "{hook}" }}
 [coordinator]

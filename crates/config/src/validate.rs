@@ -229,7 +229,8 @@ impl Config {
 }
 
 /// The keys that every stream has; the rest is the table of its type.
-const STREAM_KEYS: [&str; 7] = ["sink", "ingestor", "from", "filter", "batch", "retry", "encoding"];
+const STREAM_KEYS: [&str; 8] =
+    ["sink", "ingestor", "from", "filter", "batch", "retry", "checkpoint", "encoding"];
 
 fn check_ingestor(at: &str, ingestor: &Ingestor, checked: &mut Checked) {
     let fix = "it is empty; write the type of source, such as cosmos-files or capture";

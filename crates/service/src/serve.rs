@@ -24,9 +24,9 @@ use crate::{
 /// their head only; their owners bound them.
 const MAX_PENDING_CALLS: usize = 4096;
 
-/// Calls open on one connection, at most. A process has one connection to each peer, with a stream
-/// for each of its ingestors or event streams; the default of 200 would let the next one wait
-/// without a word.
+/// Calls open on one connection, at most; without it a client could open any number. A process has
+/// one connection to each peer, with a stream for each of its ingestors or event streams, and what
+/// is above the limit waits in the client without a word: hence far above what anybody runs.
 const MAX_CALLS_PER_CONNECTION: u32 = 4096;
 
 /// What a service gets for draining even if those before it took all the time.

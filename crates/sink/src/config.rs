@@ -30,6 +30,8 @@ pub struct StreamConfig {
     pub batch: BatchConfig,
     /// What happens when a delivery fails.
     pub retry: Retry,
+    /// Least time between two writes of the checkpoint; zero writes it after every batch.
+    pub checkpoint: Duration,
     /// How keys and values are written, where they are written as text.
     pub encoding: Encoding,
     /// The destination's own table, `streams.NAME.TYPE`.
@@ -70,6 +72,7 @@ impl StreamConfig {
             filter: Arc::new(filter),
             batch: BatchConfig { events, bytes, wait: section.batch.wait.get() },
             retry: retry(&section.retry, &key("retry"))?,
+            checkpoint: section.checkpoint.get(),
             encoding: section.encoding,
             settings,
         })

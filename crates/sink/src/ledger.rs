@@ -12,9 +12,6 @@ use crate::{
     batcher::Progress,
 };
 
-/// Least time between two writes of a stream's checkpoint, unless forced.
-pub(crate) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-
 /// A checkpoint that may be written. Built here only: from a receipt, or from progress over a
 /// stretch behind which nothing is undelivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +38,8 @@ pub(crate) struct Ledger {
     last_given: u64,
     last_accepted: u64,
     written: Option<Instant>,
+    /// Least time between two writes, unless forced.
+    every: Duration,
 }
 
 /// A receipt that the ledger refuses; a defect of the dispatcher, never written over.
@@ -53,7 +52,12 @@ pub(crate) enum LedgerError {
 
 impl Ledger {
     /// Begins where the stored checkpoint stands.
-    pub(crate) fn new(origin: Arc<Origin>, stored: Reached, delivered: Position) -> Self {
+    pub(crate) fn new(
+        origin: Arc<Origin>,
+        stored: Reached,
+        delivered: Position,
+        every: Duration,
+    ) -> Self {
         Self {
             origin,
             reached: stored.clone(),
@@ -63,7 +67,13 @@ impl Ledger {
             last_given: 0,
             last_accepted: 0,
             written: None,
+            every,
         }
+    }
+
+    /// True if a batch must not be given before the checkpoint of the one before is stored.
+    pub(crate) const fn is_synchronous(&self) -> bool {
+        self.every.is_zero()
     }
 
     /// A batch goes to the destination.
@@ -114,7 +124,7 @@ impl Ledger {
 
     /// When the next write may be made.
     pub(crate) fn next_write(&self) -> Option<Instant> {
-        self.written.and_then(|at| at.checked_add(CHECKPOINT_INTERVAL))
+        self.written.and_then(|at| at.checked_add(self.every))
     }
 
     /// The write is durable.
@@ -149,8 +159,10 @@ mod tests {
 
     use crate::testing::{batcher, block, origin, reached, through};
 
+    const EVERY: Duration = Duration::from_secs(1);
+
     fn ledger() -> Ledger {
-        Ledger::new(origin(Epoch::from_u64(9)), reached(0), reached(0).at.position)
+        Ledger::new(origin(Epoch::from_u64(9)), reached(0), reached(0).at.position, EVERY)
     }
 
     fn two_batches(now: Instant) -> (Batch, Batch, Progress) {
@@ -214,12 +226,12 @@ mod tests {
         ledger.stored(write, now);
         ledger.given(&second);
         ledger.settle(second.delivered()).unwrap();
-        let soon = now + CHECKPOINT_INTERVAL / 2;
+        let soon = now + EVERY / 2;
         assert_eq!(ledger.due(soon, false), None);
         assert!(ledger.due(soon, true).is_some() && ledger.is_behind(soon));
-        let write = ledger.due(now + CHECKPOINT_INTERVAL, false).unwrap();
-        ledger.stored(write, now + CHECKPOINT_INTERVAL);
-        assert!(!ledger.is_behind(now + CHECKPOINT_INTERVAL));
+        let write = ledger.due(now + EVERY, false).unwrap();
+        ledger.stored(write, now + EVERY);
+        assert!(!ledger.is_behind(now + EVERY));
     }
 
     #[test]

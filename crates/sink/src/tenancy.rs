@@ -94,7 +94,13 @@ impl Tenancy {
             }
             let attempt = self.dispatcher.deliver(batch);
             match beside(attempt, &mut self.line).await {
-                Ok(receipt) => return self.settle(receipt, Some(batch)),
+                Ok(receipt) => {
+                    let settled = self.settle(receipt, Some(batch));
+                    if settled && self.line.ledger.is_synchronous() {
+                        self.line.checkpoint_now().await;
+                    }
+                    return settled;
+                }
                 Err(error) => self.back_off(&mut failures, &error).await,
             }
         }

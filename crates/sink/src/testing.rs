@@ -155,6 +155,7 @@ pub fn stream_config(sink: &str, settings: toml::Table) -> StreamConfig {
             max: Duration::from_millis(5),
             for_: Duration::from_secs(60),
         },
+        checkpoint: Duration::from_secs(1),
         encoding: sluice_model::event::Encoding::Base64,
         settings,
     }

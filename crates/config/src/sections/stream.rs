@@ -40,6 +40,10 @@ pub struct Stream {
     /// What happens when the destination refuses.
     #[serde(default)]
     pub retry: Retry,
+    /// Least time between two writes of the checkpoint: what was delivered since the last one
+    /// is delivered again after a crash. `0s` writes it after every batch.
+    #[serde(default = "checkpoint")]
+    pub checkpoint: HumanDuration,
     /// How keys and values are written as text.
     #[serde(default)]
     pub encoding: Encoding,
@@ -50,6 +54,10 @@ pub struct Stream {
 
 const fn latest() -> StartPosition {
     StartPosition::Latest
+}
+
+const fn checkpoint() -> HumanDuration {
+    HumanDuration::secs(1)
 }
 
 /// When a batch is full.

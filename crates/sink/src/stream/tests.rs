@@ -440,6 +440,24 @@ async fn checkpoints_are_written_at_most_once_a_second() {
     assert!(rig.puts().len() >= 8);
 }
 
+/// With `checkpoint = "0s"` a crash repeats at most the batch that was on its way.
+#[tokio::test(start_paused = true)]
+async fn a_synchronous_checkpoint_is_stored_before_the_next_batch_goes_out() {
+    let (rig, recorder) = (Rig::default(), Recorder::default());
+    push(&rig, 1..=20);
+    let gate = Arc::new(Notify::new());
+    *recorder.0.gate.lock() = Some(Arc::clone(&gate));
+    let _running = recorder.run_as(&rig, |config| config.checkpoint = Duration::ZERO);
+    for batch in 1..=10 {
+        eventually("the next attempt", || recorder.attempts() == batch).await;
+        let done = 2 * (batch as u64 - 1);
+        let stored = rig.checkpoint().map(|at| at.pointer);
+        assert!(batch == 1 || stored == Some(end_of(done).pointer), "{stored:?} at {batch}");
+        gate.notify_one();
+    }
+    eventually("the last checkpoint", || rig.checkpoint() == Some(end_of(20))).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn marks_and_quiet_stretches_reach_destinations_of_blocks() {
     let (rig, recorder) = (Rig::default(), Recorder::default());
