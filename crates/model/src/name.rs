@@ -18,7 +18,7 @@ pub enum NameError {
     /// The empty text names nothing.
     #[error("an ingestor's name must not be empty")]
     Empty,
-    /// Longer than [`MAX_NAME`] bytes.
+    /// Longer than 200 bytes.
     #[error("the ingestor name is {0} bytes long; at most {MAX_NAME} are allowed")]
     TooLong(usize),
     /// Contains a control character, which would garble logs and terminals.

@@ -29,7 +29,7 @@ use crate::{
     output::{Out, count, note},
     receiver::{self, Receiver, Stats},
 };
-use plan::{FILTERED_STORES, Plan, WEBHOOK_STORE, WEBHOOK_STREAM};
+use plan::{FILTERED_STORES, Plan, WEBHOOK_BATCH, WEBHOOK_STORE, WEBHOOK_STREAM};
 use processes::Processes;
 use recording::{Recording, data_file, meta_file};
 use verify::Verdict;
@@ -71,8 +71,7 @@ pub(crate) async fn run(out: &mut Out, args: &DemoArgs) -> Outcome {
     drop(receiving);
     let kills =
         result.map_err(|failure| failure.fix(format!("tail -n 5 {}/logs/*.log", dir.display())))?;
-    let floor = kills.floor.unwrap_or_default();
-    let verdict = judge(&plan, &recording, &floor)?;
+    let verdict = judge(&plan, &recording, &kills)?;
     let report = Report {
         kills: kills.number,
         seconds: began.elapsed().as_secs_f64(),
@@ -170,11 +169,13 @@ impl Feeding {
     }
 }
 
-fn judge(plan: &Plan, recording: &Recording, floor: &str) -> Result<Verdict, Failure> {
+fn judge(plan: &Plan, recording: &Recording, kills: &Kills) -> Result<Verdict, Failure> {
+    let floor = kills.floor.as_deref().unwrap_or_default();
     let mut verdict = Verdict::default();
     verdict.block_files(recording, &plan.all_files, None);
     verdict.block_files(recording, &plan.filtered_files, Some(&FILTERED_STORES));
     verdict.events(recording, &plan.received, WEBHOOK_STORE, floor)?;
+    verdict.repeats_at_most(kills.number * WEBHOOK_BATCH);
     Ok(verdict)
 }
 

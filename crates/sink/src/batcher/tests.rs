@@ -288,8 +288,8 @@ fn a_frame_cut_behind_the_start_goes_on_inside_its_block() {
         Batcher::new(origin, shape, start.position.clone(), start.clone())
     };
     let whole = block(7, &keys(4));
-    let found = crate::piece::fit(&whole, 2, usize::MAX, false).unwrap();
-    let (_, mut rest) = crate::piece::split(whole, found);
+    let found = fit(&whole, 2, usize::MAX, false).unwrap();
+    let (_, mut rest) = split(whole, found);
     // As the router sends it: the first index stays, the run skips what is done.
     rest.header.first_index = 0;
     rest.header.runs[0].skip = 2;

@@ -22,7 +22,7 @@ pub(crate) const WEBHOOK_STORE: &str = "bank";
 /// The webhook stream.
 pub(crate) const WEBHOOK_STREAM: &str = "bank";
 /// Events of one batch.
-const WEBHOOK_BATCH: u64 = 20;
+pub(crate) const WEBHOOK_BATCH: u64 = 20;
 
 /// One process of the layout.
 #[derive(Clone, Debug)]
@@ -155,6 +155,7 @@ from = "earliest"
 filter = {{ stores = ["{WEBHOOK_STORE}"] }}
 webhook = {{ url = "http://{receiver}/" }}
 batch = {{ events = {WEBHOOK_BATCH}, wait = "50ms" }}
+checkpoint = "0s"
 "#,
             data = quoted(&self.dir.join("data")),
             coordinator = self.api("coordinator"),

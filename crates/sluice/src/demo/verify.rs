@@ -116,6 +116,13 @@ impl Verdict {
         Ok(())
     }
 
+    /// The window is one batch and the checkpoint is stored after each, so a kill repeats no more.
+    pub(crate) fn repeats_at_most(&mut self, most: u64) {
+        if self.repeated > most {
+            self.wrong(format!("{} events came again, {most} may", self.repeated));
+        }
+    }
+
     /// Takes one event; true if it came before.
     fn event(
         &mut self,
