@@ -42,7 +42,8 @@ impl Process {
     pub fn new(name: &str, dir: &Path, args: &[&str]) -> Self {
         let (api, admin) = (free_port(), free_port());
         let mut args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        for set in [format!("listen.api=127.0.0.1:{api}"), format!("listen.admin=127.0.0.1:{admin}")]
+        for set in
+            [format!("listen.api=127.0.0.1:{api}"), format!("listen.admin=127.0.0.1:{admin}")]
         {
             args.extend(["--set".to_owned(), set]);
         }
@@ -115,6 +116,18 @@ impl Process {
         let pid = self.child.as_ref().unwrap().id().to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
         assert!(sent.success(), "kill -{signal} {pid}");
+    }
+
+    /// Its resident memory and the peak of it, in bytes.
+    pub fn memory(&self) -> (u64, u64) {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let of = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+            let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+            kib << 10
+        };
+        (of("VmRSS:"), of("VmHWM:"))
     }
 
     /// What it has logged, the end of it.

@@ -43,7 +43,10 @@ pub fn blocks() -> Vec<Block> {
         .collect();
     heights.sort_unstable();
     assert!(heights.len() > 100, "the recording is missing from testdata/");
-    heights.into_iter().map(|height| read(&dir().join(format!("block-{height}-data")), height)).collect()
+    heights
+        .into_iter()
+        .map(|height| read(&dir().join(format!("block-{height}-data")), height))
+        .collect()
 }
 
 /// The data file that a file streamer with only these stores would have written.

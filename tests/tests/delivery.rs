@@ -142,8 +142,18 @@ async fn one_process_delivers_everything_once_and_stops_cleanly() {
     // The same from the command line, bounded, as JSON.
     let last = blocks.last().unwrap().height.to_string();
     let tail = run(&[
-        "--server", &node.url(), "tail", "rec-1", "--store", "staking", "--from", "earliest",
-        "--until", &last, "-o", "jsonl",
+        "--server",
+        &node.url(),
+        "tail",
+        "rec-1",
+        "--store",
+        "staking",
+        "--from",
+        "earliest",
+        "--until",
+        &last,
+        "-o",
+        "jsonl",
     ]);
     let printed = String::from_utf8(tail.stdout).unwrap();
     assert!(tail.status.success(), "{}", String::from_utf8_lossy(&tail.stderr));

@@ -71,7 +71,8 @@ fn outside_things_stay_behind_their_seam() {
         sources(&root(), &mut files);
         for file in files {
             let relative = file.strip_prefix(root()).unwrap().display().to_string();
-            if allowed.iter().any(|place| relative.contains(place)) || relative.ends_with("tidy.rs") {
+            if allowed.iter().any(|place| relative.contains(place)) || relative.ends_with("tidy.rs")
+            {
                 continue;
             }
             let text = std::fs::read_to_string(&file).unwrap();

@@ -155,7 +155,8 @@ impl Stream {
             reset_epoch: state.reset_epoch,
             epoch: tenure.epoch(),
         });
-        let ledger = Ledger::new(Arc::clone(&origin), stored, after.clone(), self.config.checkpoint);
+        let ledger =
+            Ledger::new(Arc::clone(&origin), stored, after.clone(), self.config.checkpoint);
         let feed = self.journal.subscribe(FeedRequest {
             ingestor: self.config.ingestor.clone(),
             filter: Arc::clone(&self.config.filter),

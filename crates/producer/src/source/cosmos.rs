@@ -8,6 +8,7 @@ pub mod judge;
 pub mod meta;
 pub mod names;
 mod tail;
+pub mod txs;
 mod watch;
 
 use std::{path::PathBuf, sync::Arc};

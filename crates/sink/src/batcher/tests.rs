@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use sluice_model::{Generation, Pointer};
 
 use super::*;
+use crate::piece::{fit, split};
 use crate::testing::{batcher, block, changes_of, digest, end_of, shaped, through};
 
 const WAIT: Duration = Duration::from_millis(500);

@@ -12,7 +12,7 @@ use sluice_model::Pointer;
 
 use super::{
     format::{HEADER, Rewriter},
-    meta::{self, MetaError, Survey, TxList},
+    meta::{self, Doubt, MetaError, Survey, TxList},
 };
 use crate::source::{Begin, FeedWriter, Item, Piece, Place, SourceError};
 
@@ -28,8 +28,10 @@ pub struct Block {
     pub data: (PathBuf, u64),
     /// Its meta file and the size of the body.
     pub meta: Option<(PathBuf, u64)>,
-    /// The transactions in the meta file before, if there was one.
+    /// The transactions in the meta file before, if it was read.
     pub previous: Option<TxList>,
+    /// Where that file may be if it was not; read only if the block itself does not tell its own.
+    pub before: Vec<PathBuf>,
 }
 
 /// What reading a block's metadata told.
@@ -37,13 +39,18 @@ pub struct Block {
 pub struct MetaRead {
     /// The list of transactions as it stands in the file, for the next block.
     pub txs: TxList,
-    /// Transactions of earlier blocks that were left out.
+    /// Transactions that are not the block's own and were left out.
     pub left_out: u64,
+    /// Why the list before had to tell these.
+    pub doubt: Option<Doubt>,
+    /// There was no list before.
+    pub alone: bool,
 }
 
 /// Reads the block. Gives what its meta file told, if it has one.
 pub fn emit(block: &Block, feed: &FeedWriter) -> Result<Option<MetaRead>, SourceError> {
-    let survey = block.meta.as_ref().map(|meta| block.survey(meta)).transpose()?;
+    let mut previous = block.previous.clone();
+    let survey = block.meta.as_ref().map(|meta| block.survey(meta, &mut previous)).transpose()?;
     feed.send_blocking(Item::Begin(Begin {
         height: block.height,
         pointer: Pointer::from_height(block.height),
@@ -52,7 +59,11 @@ pub fn emit(block: &Block, feed: &FeedWriter) -> Result<Option<MetaRead>, Source
     }))?;
     block.changes(feed)?;
     let read = match (&block.meta, survey) {
-        (Some(meta), Some(survey)) => Some(block.metadata(meta, survey, feed)?),
+        (Some(meta), Some(survey)) => {
+            block.metadata(meta, &survey, feed)?;
+            let Survey { txs, foreign: left_out, doubt, .. } = survey;
+            Some(MetaRead { txs, left_out, doubt, alone: previous.is_none() })
+        }
         _ => None,
     };
     feed.send_blocking(Item::End { changes: None, traceparent: String::new() })?;
@@ -66,9 +77,7 @@ pub fn tx_list(path: &Path) -> Option<TxList> {
     file.read_exact(&mut header).ok()?;
     let size = file.metadata().ok()?.len();
     match super::format::completeness(Some(header), size) {
-        super::format::Completeness::Complete(body) => {
-            meta::survey(file, body, None).ok().map(|survey| survey.txs)
-        }
+        super::format::Completeness::Complete(body) => meta::tx_list(file, body).ok(),
         _ => None,
     }
 }
@@ -112,9 +121,22 @@ impl Block {
         rewriter.finish().map_err(|error| self.wrong(path, error))
     }
 
-    fn survey(&self, (path, body): &(PathBuf, u64)) -> Result<Survey, SourceError> {
-        let survey = meta::survey(open(path)?, *body, self.previous.as_ref())
-            .map_err(|error| self.meta_error(path, error))?;
+    /// Reads the meta file; a second time if it takes the list before, and that was not read yet.
+    fn survey(
+        &self,
+        (path, body): &(PathBuf, u64),
+        previous: &mut Option<TxList>,
+    ) -> Result<Survey, SourceError> {
+        let read = |previous: Option<&TxList>| {
+            meta::survey(open(path)?, *body, previous).map_err(|error| self.meta_error(path, error))
+        };
+        let mut survey = read(previous.as_ref())?;
+        if survey.doubt.is_some() && previous.is_none() {
+            *previous = self.before.iter().find_map(|path| tx_list(path));
+            if previous.is_some() {
+                survey = read(previous.as_ref())?;
+            }
+        }
         match survey.height.filter(|height| *height != self.height) {
             Some(other) => {
                 Err(self.wrong(path, format_args!("it holds the metadata of block {other}")))
@@ -126,22 +148,18 @@ impl Block {
     fn metadata(
         &self,
         (path, body): &(PathBuf, u64),
-        survey: Survey,
+        survey: &Survey,
         feed: &FeedWriter,
-    ) -> Result<MetaRead, SourceError> {
-        let left_out = match &self.previous {
-            Some(previous) if survey.continues => previous.count,
-            _ => 0,
-        };
+    ) -> Result<(), SourceError> {
         let name = if survey.finalize { meta::TYPE_URL_FINALIZE } else { meta::TYPE_URL };
         let type_url: Arc<str> = name.into();
         let mut sent = Ok(());
-        meta::rewrite(open(path)?, *body, left_out, |value| {
+        meta::rewrite(open(path)?, *body, survey.foreign, |value| {
             sent = feed.send_blocking(Item::Metadata { type_url: type_url.clone(), value });
             sent.is_ok()
         })
         .map_err(|error| self.meta_error(path, error))?;
-        sent.map(|()| MetaRead { txs: survey.txs, left_out })
+        sent
     }
 
     fn meta_error(&self, path: &Path, error: MetaError) -> SourceError {

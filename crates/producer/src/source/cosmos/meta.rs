@@ -1,10 +1,13 @@
 //! Meta files: one `BlockMetadata` behind the header, and the SDK's defect that it repeats in
 //! every file the transactions of all blocks since the node started.
 //!
-//! The defect is undone by comparing lists: where a file's `deliver_txs` begin with the whole list
-//! of the file before, those are left out; where they do not (the node was started again), all of
-//! them belong to the block. A list is remembered as its length and a hash, and files are read as
-//! streams, because a node that runs for long writes gigabytes here.
+//! The defect is undone with the header's `data_hash`, see [`super::txs`]. Where the header has none
+//! or none that fits, lists are compared: where a file's `deliver_txs` begin with the whole list of
+//! the file before, those are left out; where they do not (the node was started again), all of
+//! them are taken for the block's. A list is remembered as its length and a hash, and files are
+//! read as streams, because a node that runs for long writes gigabytes here.
+
+mod request;
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -12,7 +15,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 #[cfg(test)]
 use super::format::put_uvarint;
-use super::format::{Uvarint, uvarint};
+use super::{
+    format::{Uvarint, uvarint},
+    txs::Ending,
+};
+use request::Request;
 
 /// The type of metadata written by SDK 0.45 to 0.47.
 pub const TYPE_URL: &str = "/cosmos.base.store.v1beta1.BlockMetadata";
@@ -24,7 +31,8 @@ const DELIVER_TXS: u64 = 3;
 const FINALIZE_BLOCK: u64 = 7;
 const LENGTH_DELIMITED: u64 = 2;
 
-/// Largest field that is looked into for the block's time. Larger ones are still copied.
+/// Largest field that is looked into, for the block's time or its transaction. Larger ones are
+/// still copied.
 const PEEK: u64 = 64 << 20;
 /// Size of the pieces that a rewrite gives.
 const PIECE: usize = 256 << 10;
@@ -67,13 +75,26 @@ impl TxList {
     }
 }
 
+/// Why `data_hash` did not tell which transactions are the block's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// Transactions are listed, but the header has no hash of 32 bytes.
+    #[error("its header has no data_hash")]
+    NoHash,
+    /// No end of the list has this hash.
+    #[error("the data_hash in its header is not that of the last transactions it lists")]
+    OtherHash,
+}
+
 /// What one pass over a meta file tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// Its list of transactions, as it stands in the file.
     pub txs: TxList,
-    /// True if the list begins with all of the previous one.
-    pub continues: bool,
+    /// How many of these, at the begin, are not the block's own.
+    pub foreign: u64,
+    /// Set if the list before had to tell that, or the want of one.
+    pub doubt: Option<Doubt>,
     /// The height that the block's header names.
     pub height: Option<u64>,
     /// The block's time, nanoseconds since 1970.
@@ -89,36 +110,100 @@ pub fn survey(
     previous: Option<&TxList>,
 ) -> Result<Survey, MetaError> {
     let mut fields = Fields::new(reader, body);
-    let mut hasher = blake3::Hasher::new();
-    let mut found = Survey {
-        txs: TxList::empty(),
-        continues: previous.is_none_or(|list| list.count == 0),
-        height: None,
-        time: None,
-        finalize: false,
-    };
+    let mut list = ListReader::new(previous);
+    let (mut request, mut finalize) = (Request::default(), false);
     while let Some(field) = fields.next()? {
         match (field.number, field.wire) {
-            (DELIVER_TXS, LENGTH_DELIMITED) => {
-                hasher.update(&field.length.to_le_bytes());
-                fields.each(&field, |piece| {
-                    hasher.update(piece);
-                })?;
-                found.txs.count += 1;
-                if let Some(list) = previous.filter(|list| list.count == found.txs.count) {
-                    found.continues = list.hash == hasher.finalize();
-                }
+            (DELIVER_TXS, LENGTH_DELIMITED) => list.take(&mut fields, &field)?,
+            (BEGIN_BLOCK, LENGTH_DELIMITED) if field.length <= PEEK => {
+                request = Request::begin_block(&fields.whole(&field)?);
             }
-            (BEGIN_BLOCK | FINALIZE_BLOCK, LENGTH_DELIMITED) if field.length <= PEEK => {
-                let message = fields.whole(&field)?;
-                found.finalize |= field.number == FINALIZE_BLOCK;
-                (found.height, found.time) = height_and_time(field.number, &message);
+            (FINALIZE_BLOCK, LENGTH_DELIMITED) if field.length <= PEEK => {
+                finalize = true;
+                request = Request::finalize_block(&fields.whole(&field)?);
             }
             _ => fields.each(&field, |_| {})?,
         }
     }
-    found.txs.hash = hasher.finalize();
-    Ok(found)
+    let (foreign, doubt) = list.foreign(&request, finalize);
+    let Request { height, time, .. } = request;
+    Ok(Survey { txs: list.txs(), foreign, doubt, height, time, finalize })
+}
+
+/// Reads nothing but the list of transactions in a meta file.
+pub fn tx_list(reader: impl Read, body: u64) -> Result<TxList, MetaError> {
+    let mut fields = Fields::new(reader, body);
+    let mut list = ListReader::new(None);
+    while let Some(field) = fields.next()? {
+        match (field.number, field.wire) {
+            (DELIVER_TXS, LENGTH_DELIMITED) => list.take(&mut fields, &field)?,
+            _ => fields.each(&field, |_| {})?,
+        }
+    }
+    Ok(list.txs())
+}
+
+/// Takes in a list of transactions while it passes.
+struct ListReader<'a> {
+    previous: Option<&'a TxList>,
+    /// The list begins with all of the previous one.
+    continues: bool,
+    count: u64,
+    hasher: blake3::Hasher,
+    ending: Ending,
+    entry: Vec<u8>,
+}
+
+impl<'a> ListReader<'a> {
+    fn new(previous: Option<&'a TxList>) -> Self {
+        Self {
+            previous,
+            continues: previous.is_some_and(|list| list.count == 0),
+            count: 0,
+            hasher: blake3::Hasher::new(),
+            ending: Ending::default(),
+            entry: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, fields: &mut Fields<impl Read>, field: &Field) -> Result<(), MetaError> {
+        let known = field.length <= PEEK;
+        self.entry.clear();
+        self.hasher.update(&field.length.to_le_bytes());
+        fields.each(field, |piece| {
+            self.hasher.update(piece);
+            if known {
+                self.entry.extend_from_slice(piece);
+            }
+        })?;
+        if known {
+            self.ending.push(request::delivered(&self.entry));
+        } else {
+            self.ending.push_unknown();
+        }
+        self.count += 1;
+        if let Some(list) = self.previous.filter(|list| list.count == self.count) {
+            self.continues = list.hash == self.hasher.finalize();
+        }
+        Ok(())
+    }
+
+    /// Entries that are not the block's own. All of the list has passed.
+    fn foreign(&self, request: &Request, finalize: bool) -> (u64, Option<Doubt>) {
+        let repeated = self.previous.filter(|_| self.continues).map_or(0, |list| list.count);
+        match &request.data_hash {
+            Some(hash) => match self.ending.own(hash, self.count.saturating_sub(repeated)) {
+                Some(own) => (self.count.saturating_sub(own), None),
+                None => (repeated, Some(Doubt::OtherHash)),
+            },
+            // Neither an empty list nor one of the later SDK, which repeats nothing, is in doubt.
+            None => (repeated, (self.count > 0 && !finalize).then_some(Doubt::NoHash)),
+        }
+    }
+
+    fn txs(&self) -> TxList {
+        TxList { count: self.count, hash: self.hasher.finalize() }
+    }
 }
 
 /// Copies the body of a meta file without its first `drop` transactions, in pieces.
@@ -257,61 +342,6 @@ impl<R: Read> Fields<R> {
         self.each(field, |piece| message.extend_from_slice(piece))?;
         Ok(message)
     }
-}
-
-/// Height and time of a begin-block or finalize-block request.
-fn height_and_time(kind: u64, request: &[u8]) -> (Option<u64>, Option<i64>) {
-    let (holder, height, time) = if kind == BEGIN_BLOCK {
-        (nested(request, 2).unwrap_or_default(), 3, 4)
-    } else {
-        (request, 5, 6)
-    };
-    let nanos = nested(holder, time).and_then(|stamp| {
-        let seconds = number(stamp, 1).unwrap_or(0).cast_signed();
-        let nanos = i64::try_from(number(stamp, 2).unwrap_or(0)).ok()?;
-        // Go's zero time lies before what 64 bits of nanoseconds reach: no time then.
-        seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
-    });
-    (number(holder, height), nanos)
-}
-
-/// The content of a length-delimited field; the last one wins, as protobuf has it.
-fn nested(message: &[u8], wanted: u64) -> Option<&[u8]> {
-    walk(message).filter_map(|(n, value)| (n == wanted).then_some(value.bytes?)).last()
-}
-
-/// The value of a number field.
-fn number(message: &[u8], wanted: u64) -> Option<u64> {
-    walk(message).filter_map(|(n, value)| (n == wanted).then_some(value.number?)).last()
-}
-
-struct Value<'a> {
-    bytes: Option<&'a [u8]>,
-    number: Option<u64>,
-}
-
-/// Fields of a message in memory; ends at the first thing that is none.
-fn walk(mut rest: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
-    std::iter::from_fn(move || {
-        let tag = take_number(&mut rest)?;
-        let value = match tag & 7 {
-            0 => Value { bytes: None, number: Some(take_number(&mut rest)?) },
-            1 => Value { bytes: Some(rest.split_off(..8)?), number: None },
-            5 => Value { bytes: Some(rest.split_off(..4)?), number: None },
-            LENGTH_DELIMITED => {
-                let length = usize::try_from(take_number(&mut rest)?).ok()?;
-                Value { bytes: Some(rest.split_off(..length)?), number: None }
-            }
-            _ => return None,
-        };
-        Some((tag >> 3, value))
-    })
-}
-
-fn take_number(rest: &mut &[u8]) -> Option<u64> {
-    let Uvarint::Value(value, size) = uvarint(rest) else { return None };
-    rest.split_off(..size)?;
-    Some(value)
 }
 
 /// Builds a field.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -13,7 +13,7 @@ use sluice_model::Pointer;
 use super::{
     Options,
     consume::Consumer,
-    emit::{self, Block},
+    emit::{self, Block, MetaRead},
     format::{Completeness, completeness},
     judge::{Decision, Found, Judge, Look, Patience, Which},
     meta::TxList,
@@ -31,8 +31,10 @@ pub(super) struct Tail {
     previous: Option<TxList>,
     /// Some block has a meta file.
     metas: bool,
-    /// Transactions of earlier blocks that were left out, and in how many blocks.
+    /// Transactions that are not their block's own and were left out, and in how many blocks.
     repaired: (u64, u64),
+    /// Meta files that did not tell these, and the newest of them.
+    doubted: (u64, Option<String>),
     without_meta: u64,
     /// The newest height that was told.
     newest: u64,
@@ -51,6 +53,7 @@ impl Tail {
             previous: None,
             metas: false,
             repaired: (0, 0),
+            doubted: (0, None),
             without_meta: 0,
             newest: 0,
         }
@@ -60,7 +63,7 @@ impl Tail {
         let Some(mut height) = self.first(after).await? else {
             return self.feed.send(Item::Finished).await;
         };
-        self.recall(height, after.is_some()).await?;
+        self.context.notes.set("unknown-previous", None);
         loop {
             match self.await_block(height).await? {
                 Decision::Take { data, meta } => {
@@ -103,27 +106,18 @@ impl Tail {
         }
     }
 
-    /// Finds the transactions that the meta file before `height` has.
-    async fn recall(&mut self, height: u64, resumes: bool) -> Result<(), SourceError> {
-        let Some(before) = height.checked_sub(1).filter(|_| self.options.metadata) else {
-            return Ok(());
+    /// Where the meta file before `height` may be, unless its list is known.
+    fn before(&self, height: u64) -> Vec<PathBuf> {
+        let Some(before) = height.checked_sub(1).filter(|_| self.previous.is_none()) else {
+            return Vec::new();
         };
         let name = self.names.meta(before);
-        let mut places = vec![self.options.dir.join(&name)];
-        places.extend(Consumer::new(&self.options).attic().map(|dir| dir.join(&name)));
-        self.previous =
-            blocking(move || Ok(places.iter().find_map(|path| emit::tx_list(path)))).await?;
-        let unknown = resumes && self.metas && self.previous.is_none();
-        self.context.notes.set(
-            "unknown-previous",
-            unknown.then(|| {
-                format!(
-                    "{name} is not there: the metadata of block {height} may repeat transactions \
-                     of earlier blocks"
-                )
-            }),
-        );
-        Ok(())
+        let consumer = Consumer::new(&self.options);
+        [self.options.dir.as_path()]
+            .into_iter()
+            .chain(consumer.attic())
+            .map(|dir| dir.join(&name))
+            .collect()
     }
 
     /// Looks at the directory until something can be decided about a height.
@@ -197,22 +191,38 @@ impl Tail {
             data: (dir.join(self.names.data(height)), data),
             meta: meta.map(|body| (dir.join(self.names.meta(height)), body)),
             previous: self.previous.clone(),
+            before: self.before(height),
         };
         let feed = self.feed.clone();
         let read = blocking(move || emit::emit(&block, &feed)).await?;
         match read {
-            Some(read) => {
-                self.metas = true;
-                if read.left_out > 0 {
-                    self.repaired = (self.repaired.0 + read.left_out, self.repaired.1 + 1);
-                }
-                self.previous = Some(read.txs);
-            }
+            Some(read) => self.metadata_read(height, read),
             None if self.options.metadata && self.metas => self.without_meta += 1,
             None => {}
         }
         self.remark();
         Ok(())
+    }
+
+    fn metadata_read(&mut self, height: u64, read: MetaRead) {
+        self.metas = true;
+        if read.left_out > 0 {
+            self.repaired = (self.repaired.0 + read.left_out, self.repaired.1 + 1);
+        }
+        if let Some(doubt) = read.doubt {
+            let name = self.names.meta(height);
+            let earlier = height.checked_sub(1).filter(|before| read.alone && *before > 0);
+            if let Some(before) = earlier.filter(|_| read.txs.count > 0) {
+                let remark = format!(
+                    "{name} may repeat transactions of earlier blocks in the metadata of block \
+                     {height}: {doubt}, and {} to compare it with is not there",
+                    self.names.meta(before)
+                );
+                self.context.notes.set("unknown-previous", Some(remark));
+            }
+            self.doubted = (self.doubted.0 + 1, Some(format!("{name}: {doubt}")));
+        }
+        self.previous = Some(read.txs);
     }
 
     fn remark(&self) {
@@ -221,8 +231,18 @@ impl Tail {
             "repaired-meta",
             (blocks > 0).then(|| {
                 format!(
-                    "{left_out} repeated transactions of earlier blocks were left out of the \
-                     metadata of {blocks} blocks"
+                    "{left_out} repeated transactions, of earlier blocks or the genesis, were left \
+                     out of the metadata of {blocks} blocks"
+                )
+            }),
+        );
+        let (files, newest) = &self.doubted;
+        self.context.notes.set(
+            "doubted-meta",
+            newest.as_ref().map(|newest| {
+                format!(
+                    "in {files} meta files the block's own transactions were told only by a \
+                     comparison with the file before; the newest is {newest}"
                 )
             }),
         );

@@ -385,6 +385,92 @@ async fn repeated_transactions_are_left_out_across_a_restart() {
     assert!(metadata(&without).iter().all(Option::is_none));
 }
 
+/// A meta file that lists transactions, with the hash of those that the block has.
+fn hashed_meta(height: u8, data_hash: &[u8], txs: &[&[u8]]) -> Vec<u8> {
+    let header = [&[0x18, height][..], &meta::field(7, data_hash)].concat();
+    let mut out = meta::field(1, &meta::field(2, &header));
+    for tx in txs {
+        out.extend(meta::field(3, &meta::field(1, &meta::field(1, tx))));
+    }
+    out
+}
+
+fn data_hash(txs: &[&[u8]]) -> Vec<u8> {
+    txs::root(txs.iter().map(|tx| txs::leaf(tx))).to_vec()
+}
+
+/// Blocks 1 to 4 of a node whose genesis has a transaction: what they list, and their own.
+const GENESIS: [(&[&[u8]], &[&[u8]]); 4] = [
+    (&[b"g"], &[]),
+    (&[b"g", b"a"], &[b"a"]),
+    (&[b"g", b"a", b"b", b"c"], &[b"b", b"c"]),
+    // The node was started again.
+    (&[b"d"], &[b"d"]),
+];
+
+fn write_genesis(dir: &Path) -> Vec<Option<Vec<u8>>> {
+    let mut expected = Vec::new();
+    for (height, (listed, own)) in (1u8..).zip(GENESIS) {
+        plain(dir, [u64::from(height)]);
+        let file = with_header(&hashed_meta(height, &data_hash(own), listed));
+        fs::write(dir.join(format!("block-{height}-meta")), file).unwrap();
+        expected.push(Some(hashed_meta(height, &data_hash(own), own)));
+    }
+    expected
+}
+
+async fn metadata_and_notes(dir: &TempDir, after: Option<u64>) -> (Vec<Option<Vec<u8>>>, String) {
+    let context = context("hub");
+    let mut own = CosmosFiles::new(&context, options(dir, "follow = false")).unwrap();
+    let head = after.map(head);
+    let mut feed = own.blocks(head.as_ref()).await.unwrap();
+    let given = read(&mut feed, usize::MAX).await;
+    assert!(matches!(given.end, Some(Ok(()))), "{:?}", given.end);
+    let metadata = given.blocks.into_iter().map(|block| block.metadata).collect();
+    (metadata, context.notes.list().join("\n"))
+}
+
+#[tokio::test]
+async fn the_data_hash_tells_a_blocks_own_transactions_without_the_file_before() {
+    let dir = TempDir::new().unwrap();
+    let expected = write_genesis(dir.path());
+    let (all, notes) = metadata_and_notes(&dir, None).await;
+    assert_eq!(all, expected);
+    assert!(notes.starts_with("4 repeated transactions"), "{notes}");
+    assert_eq!(notes.lines().count(), 1, "{notes}");
+    for after in 1..4u8 {
+        fs::remove_file(dir.path().join(format!("block-{after}-meta"))).unwrap();
+        let (rest, notes) = metadata_and_notes(&dir, Some(u64::from(after))).await;
+        assert_eq!(rest, expected[usize::from(after)..], "resumed after {after}");
+        assert!(!notes.contains("may repeat") && !notes.contains("comparison"), "{notes}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_data_hash_that_fits_the_file_before_tells_and_a_note_says_so() {
+    for (hash, why) in [(&[][..], "has no data_hash"), (&[7; 32], "is not that of the last")] {
+        let dir = TempDir::new().unwrap();
+        let mut expected = write_genesis(dir.path());
+        let (listed, own) = GENESIS[2];
+        let path = dir.path().join("block-3-meta");
+        fs::write(&path, with_header(&hashed_meta(3, hash, listed))).unwrap();
+        expected[2] = Some(hashed_meta(3, hash, own));
+        for after in [None, Some(1), Some(2)] {
+            let (rest, notes) = metadata_and_notes(&dir, after).await;
+            let from = usize::try_from(after.unwrap_or(0)).unwrap();
+            assert_eq!(rest, expected[from..], "after {after:?}");
+            assert!(notes.contains("in 1 meta files the block's own"), "{notes}");
+            assert!(notes.contains("block-3-meta: ") && notes.contains(why), "{notes}");
+            assert!(!notes.contains("may repeat"), "{notes}");
+        }
+        fs::remove_file(dir.path().join("block-2-meta")).unwrap();
+        let (rest, notes) = metadata_and_notes(&dir, Some(2)).await;
+        assert_eq!(rest[0], Some(hashed_meta(3, hash, listed)), "nothing tells");
+        assert!(notes.contains("block-3-meta may repeat transactions"), "{notes}");
+        assert!(notes.contains("block-2-meta to compare it with is not there"), "{notes}");
+    }
+}
+
 #[tokio::test]
 async fn data_without_meta_is_legal_and_meta_of_another_block_is_not() {
     let dir = TempDir::new().unwrap();
