@@ -8,7 +8,7 @@ use sluice_model::{Epoch, Generation, Kind, Pointer};
 
 use crate::{
     error::FrameError,
-    header::Header,
+    header::{BlockEnd, Header, Metadata, StateDigest},
     routes::{ROUTES_TAG, RouteInterner},
     scan::CHANGE_TAG,
 };
@@ -49,18 +49,24 @@ impl Header {
             write::message(11, out, |out| write::runs(&self.runs, out));
         }
         write::uint(12, u64::from(self.first_index), out);
-        if let Some(end) = &self.end {
-            write::message(13, out, |out| write::block_end(end, out));
-        }
-        if let Some(metadata) = &self.metadata {
-            write::message(14, out, |out| {
-                write::bytes(1, metadata.type_url.as_bytes(), out);
-                write::bytes(2, &metadata.value, out);
-            });
-        }
+        write::tail(self.end.as_ref(), |_| true, self.metadata.as_ref(), out);
         if let Some(record) = &self.record {
             write::record(record, out);
         }
+    }
+
+    /// The bytes of this header as if it had that end, with the states that pass, and that
+    /// metadata. Its own end and metadata must be absent: they stand last.
+    pub(crate) fn encode_with(
+        &self,
+        end: Option<&BlockEnd>,
+        passes: impl Fn(&StateDigest) -> bool,
+        metadata: Option<&Metadata>,
+    ) -> Bytes {
+        let mut out = BytesMut::with_capacity(512 + self.routes.encoded().len());
+        self.encode_into(&mut out);
+        write::tail(end, passes, metadata, &mut out);
+        out.freeze()
     }
 
     /// Reads a header that is followed by nothing.

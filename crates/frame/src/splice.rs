@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::{
     frame::WireFrame,
-    header::{BlockEnd, Header, Metadata, Run, StateDigest},
+    header::{Header, Metadata, Run, StateDigest},
     routes::{Route, RouteTable},
     scan::Elements,
 };
@@ -87,10 +87,10 @@ impl Splicer {
         if selection.runs.is_empty() && metadata.is_none() {
             return None;
         }
-        let end = header.end.as_ref().map(|end| of_stores(end, &table));
-        let metadata = metadata.cloned();
-        let head = Header { routes: table, runs: selection.runs, metadata, end, ..bare(header) };
-        Some(WireFrame { head: head.encode(), slices: slices(changes, &selection.ranges) })
+        let head = Header { routes: table, runs: selection.runs, ..bare(header) };
+        let asked = |state: &StateDigest| head.routes.iter().any(|r| *r.store == *state.store);
+        let head = head.encode_with(header.end.as_ref(), asked, metadata);
+        Some(WireFrame { head, slices: slices(changes, &selection.ranges) })
     }
 
     fn mask(&mut self, routes: &RouteTable) -> Mask {
@@ -208,7 +208,7 @@ fn whole(header: &Header, changes: &Bytes, metadata: Option<&Metadata>) -> Optio
         header.encode()
     } else {
         let (routes, runs) = (header.routes.clone(), header.runs.clone());
-        Header { routes, runs, end: header.end.clone(), ..bare(header) }.encode()
+        Header { routes, runs, ..bare(header) }.encode_with(header.end.as_ref(), |_| true, None)
     };
     Some(WireFrame { head, slices: SmallVec::from_iter([changes.clone()]) })
 }
@@ -223,20 +223,6 @@ fn bare(header: &Header) -> Header {
         part: header.part,
         first_index: header.first_index,
         ..Header::new(header.kind, header.ingestor.clone(), header.pointer.clone(), header.height)
-    }
-}
-
-/// A block's end with the state digests of the table's stores only.
-fn of_stores(end: &BlockEnd, table: &RouteTable) -> BlockEnd {
-    let asked = |state: &&StateDigest| table.iter().any(|route| *route.store == *state.store);
-    BlockEnd {
-        parts: end.parts,
-        changes: end.changes,
-        digest: end.digest,
-        parent_digest: end.parent_digest,
-        states: end.states.iter().filter(asked).cloned().collect(),
-        metadata_digest: end.metadata_digest,
-        traceparent: end.traceparent.clone(),
     }
 }
 

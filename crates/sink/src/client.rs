@@ -158,6 +158,7 @@ impl FeedError {
             Some(reason::OUT_OF_RANGE) => Self::OutOfRange { at, oldest: detail },
             Some(reason::DIVERGED) => Self::Diverged { at, detail },
             Some(reason::CORRUPT) => Self::DataLoss(detail),
+            Some(reason::NOT_HERE) => Self::NotYet(detail),
             _ => Self::Unavailable(detail),
         }
     }

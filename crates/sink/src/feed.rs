@@ -108,7 +108,10 @@ pub enum FeedError {
         /// What is wrong.
         detail: String,
     },
-    /// Not reachable, not there yet, refused for now: to be tried again.
+    /// The ingestor has no journal: nothing was ever captured. To be asked again.
+    #[error("{0}")]
+    NotYet(String),
+    /// Not reachable, refused for now: to be tried again.
     #[error("{0}")]
     Unavailable(String),
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sluice_model::{Checkpoint, Position};
+use sluice_model::{Checkpoint, Position, StartPosition};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     batcher::Batcher,
     config::{SinkConfig, StreamConfig},
     dispatcher::{Dispatcher, DispatcherFactory},
-    feed::{FeedRequest, Journal},
+    feed::{FeedError, FeedRequest, Journal},
     ledger::Ledger,
     line::{self, Beginning, End, Line},
     owners::{OwnerError, Owners, StreamState, Tenure},
@@ -24,6 +24,14 @@ const RESTART: Retry = Retry {
     first: Duration::from_millis(200),
     max: Duration::from_secs(15),
     for_: Duration::from_secs(60),
+};
+
+/// How often a stream looks whether its ingestor has a journal. Of its own, because there is
+/// nothing wrong with an ingestor that was never captured.
+const LOOK: Retry = Retry {
+    first: Duration::from_millis(100),
+    max: Duration::from_secs(2),
+    for_: Duration::MAX,
 };
 
 /// How often a stream in a gap looks whether it can go on: a reset, a healed journal.
@@ -205,10 +213,29 @@ impl Stream {
         let start = state.start.as_ref().unwrap_or(&self.config.start);
         tokio::select! {
             () = stop.cancelled() => Err(End::Stopped),
-            located = self.journal.locate(&self.config.ingestor, start) => {
-                located.map_err(|error| End::of_feed(&error))
-            }
+            cause = tenure.lost() => Err(End::Lost(cause)),
+            located = self.locate(start) => located,
         }
+    }
+
+    /// The place that a start stands for; waits for the ingestor's first block.
+    async fn locate(&self, start: &StartPosition) -> Result<Checkpoint, End> {
+        let Self { config, status, .. } = self;
+        for attempt in 1.. {
+            match self.journal.locate(&config.ingestor, start).await {
+                Err(FeedError::NotYet(cause)) => {
+                    tracing::debug!(stream = config.name, cause, "waiting for the first block");
+                    let ingestor = &config.ingestor;
+                    let cause = format!(
+                        "the ingestor {ingestor} has no block yet; `sluice ingestors get {ingestor}`"
+                    );
+                    status.set(State::Starting, &cause);
+                }
+                located => return located.map_err(|error| End::of_feed(&error)),
+            }
+            tokio::time::sleep(LOOK.bound(attempt)).await;
+        }
+        Err(End::Failed("no answer about the start".to_owned()))
     }
 }
 

@@ -5,7 +5,7 @@ use sluice_model::Digest;
 
 use super::{EPOCH_START, GAP, GENERATION_START};
 use crate::{
-    header::{BlockEnd, Record, Run},
+    header::{BlockEnd, Metadata, Record, Run, StateDigest},
     varint,
 };
 
@@ -69,12 +69,30 @@ fn column(field: u64, runs: &[Run], value: impl Fn(&Run) -> u32, out: &mut Bytes
     }
 }
 
-pub(super) fn block_end(end: &BlockEnd, out: &mut BytesMut) {
+/// The fields that stand last in a header: of the end, only the states that pass.
+pub(super) fn tail(
+    end: Option<&BlockEnd>,
+    passes: impl Fn(&StateDigest) -> bool,
+    metadata: Option<&Metadata>,
+    out: &mut BytesMut,
+) {
+    if let Some(end) = end {
+        message(13, out, |out| block_end(end, passes, out));
+    }
+    if let Some(metadata) = metadata {
+        message(14, out, |out| {
+            bytes(1, metadata.type_url.as_bytes(), out);
+            bytes(2, &metadata.value, out);
+        });
+    }
+}
+
+fn block_end(end: &BlockEnd, passes: impl Fn(&StateDigest) -> bool, out: &mut BytesMut) {
     uint(1, u64::from(end.parts), out);
     uint(2, u64::from(end.changes), out);
     digest(3, &end.digest, out);
     digest(4, &end.parent_digest, out);
-    for state in &end.states {
+    for state in end.states.iter().filter(|state| passes(state)) {
         // Measured first: a block has one of these per store.
         let store = state.store.len();
         let name = if store == 0 { 0 } else { 1 + varint::len(store as u64) + store };

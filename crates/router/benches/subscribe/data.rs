@@ -8,7 +8,7 @@ use sluice_journal::{Embedded, Journal, Open, Options};
 use sluice_model::{Epoch, FilterSpec, IngestorName, JournalId, Kind, Op, Pointer, TopicRules};
 
 pub(crate) const INGESTOR: &str = "bench";
-pub(crate) const BLOCKS: u64 = 400;
+pub(crate) const BLOCKS: u64 = 3000;
 const STORES: usize = 100;
 const CHANGES: usize = 1000;
 /// Every so many blocks have a change in the store `rare`.

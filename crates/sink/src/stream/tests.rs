@@ -381,6 +381,41 @@ async fn a_gap_is_shown_and_never_jumped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ingestor_without_a_block_is_waited_for_and_no_failure() {
+    let (rig, recorder) = (Rig::default(), Recorder::default());
+    rig.no_journal(true);
+    let running = recorder.run(&rig);
+    eventually("a second look", || rig.located() > 1).await;
+    let snapshot = running.status.snapshot();
+    assert_eq!((snapshot.state, snapshot.retries), (State::Starting, 0));
+    assert!(snapshot.cause.contains("chain has no block yet"), "{}", snapshot.cause);
+    assert_eq!(snapshot.last_error, "");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(rig.located() < 400, "{} questions in ten minutes", rig.located());
+    assert_eq!(snapshot.epoch, running.status.snapshot().epoch, "the lock is kept meanwhile");
+    push(&rig, 1..=2);
+    rig.no_journal(false);
+    let began = tokio::time::Instant::now();
+    eventually("delivery", || recorder.heights() == [1, 2]).await;
+    assert!(began.elapsed() <= LOOK.max + Duration::from_secs(1), "{:?}", began.elapsed());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_first_block_ends_with_a_stop_or_the_lock() {
+    let (rig, recorder) = (Rig::default(), Recorder::default());
+    rig.no_journal(true);
+    let running = recorder.run(&rig);
+    eventually("the wait", || rig.located() > 0).await;
+    rig.lose_lock();
+    eventually("the next tenure", || running.status.snapshot().epoch.as_u64() == 2).await;
+    let began = tokio::time::Instant::now();
+    running.stop().await;
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(rig.is_free());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_of_a_quiet_stream_is_noticed() {
     let (rig, recorder) = (Rig::default(), Recorder::default());
     push(&rig, 1..=4);

@@ -50,6 +50,8 @@ struct Inner {
     stored: StreamState,
     puts: Vec<Put>,
     coordinator_down: bool,
+    no_journal: bool,
+    located: usize,
     /// The last epoch whose validity has passed.
     expired: u64,
 }
@@ -119,6 +121,16 @@ impl Rig {
     /// From now on nothing can be stored, as if no coordinator answered.
     pub fn coordinator_down(&self, down: bool) {
         self.change(|inner| inner.coordinator_down = down);
+    }
+
+    /// From now on the ingestor has no journal, as before its first block.
+    pub fn no_journal(&self, none: bool) {
+        self.change(|inner| inner.no_journal = none);
+    }
+
+    /// How often it was asked where a start is.
+    pub fn located(&self) -> usize {
+        self.world.inner.lock().located
     }
 
     /// Takes the lock away from whoever holds it.
@@ -213,6 +225,13 @@ impl Journal for Rig {
         _: &IngestorName,
         start: &StartPosition,
     ) -> Result<Checkpoint, FeedError> {
+        let none = self.change(|inner| {
+            inner.located += 1;
+            inner.no_journal
+        });
+        if none {
+            return Err(FeedError::NotYet("no journal of chain".to_owned()));
+        }
         let position = match start {
             StartPosition::Latest => self.head(),
             StartPosition::Height(height) => end_of(height.saturating_sub(1)),

@@ -399,8 +399,10 @@ fn data_hash(txs: &[&[u8]]) -> Vec<u8> {
     txs::root(txs.iter().map(|tx| txs::leaf(tx))).to_vec()
 }
 
+type Txs = &'static [&'static [u8]];
+
 /// Blocks 1 to 4 of a node whose genesis has a transaction: what they list, and their own.
-const GENESIS: [(&[&[u8]], &[&[u8]]); 4] = [
+const GENESIS: [(Txs, Txs); 4] = [
     (&[b"g"], &[]),
     (&[b"g", b"a"], &[b"a"]),
     (&[b"g", b"a", b"b", b"c"], &[b"b", b"c"]),
