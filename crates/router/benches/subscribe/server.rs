@@ -7,8 +7,7 @@ use sluice_proto::{MAX_MESSAGE, v1::router_server::RouterServer};
 use sluice_router::{RouterOptions, RouterService};
 use sluice_service::Service;
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::service::Routes;
+use tonic::{service::Routes, transport::server::TcpIncoming};
 
 use super::{data, naive::Naive};
 
@@ -55,9 +54,8 @@ impl Server {
                 let serving = tonic::transport::Server::builder()
                     .initial_stream_window_size(4 << 20)
                     .initial_connection_window_size(8 << 20)
-                    .tcp_nodelay(true)
                     .add_routes(routes)
-                    .serve_with_incoming(TcpListenerStream::new(listener));
+                    .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
                 let answering = async {
                     while let Some(ask) = asked.recv().await {
                         match ask {
