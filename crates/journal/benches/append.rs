@@ -8,7 +8,7 @@
     reason = "a benchmark prints its table and panics when something is wrong"
 )]
 
-use std::{os::unix::fs::FileExt, path::Path, time::Instant};
+use std::{io::BufRead, os::unix::fs::FileExt, path::Path, time::Instant};
 
 use sluice_frame::Frame;
 use sluice_journal::{
@@ -182,12 +182,71 @@ async fn reads(dir: &Path) {
     journal.close().await;
 }
 
+/// The first argument of the process that fills a journal until it is killed.
+const FILL: &str = "fill-until-killed";
+/// Bytes in the journal when the process is killed.
+const FILLED: u64 = 2 << 30;
+
+/// Appends without end; says so once there is enough.
+async fn fill(dir: &Path) {
+    let journal = Embedded::open_dir(dir, Options::default()).unwrap();
+    journal.create(&name(), ID).await.unwrap();
+    let mut writer = journal.open(opening(1)).await.unwrap().writer;
+    let mut bytes = 0;
+    let mut tickets = std::collections::VecDeque::new();
+    for height in 1.. {
+        let frames = frames(height, &name(), false);
+        bytes += frames.iter().map(|frame| frame.changes.len() as u64).sum::<u64>();
+        tickets.push_back(send(writer.as_mut(), frames).await);
+        if tickets.len() > 32 {
+            let ticket: Ticket = tickets.pop_front().unwrap();
+            ticket.await.unwrap();
+        }
+        if bytes >= FILLED {
+            println!("{height}");
+            bytes = 0;
+        }
+    }
+}
+
+/// How long it takes to open a large journal whose process was killed while it was writing.
+async fn killed(dir: &Path) {
+    let dir = dir.join("killed");
+    std::fs::create_dir(&dir).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([FILL.as_ref(), dir.as_os_str()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let begin = Instant::now();
+    let journal = Embedded::open_dir(&dir, Options::default()).unwrap();
+    let opened = journal.open(opening(2)).await.unwrap();
+    let took = begin.elapsed();
+    let head = opened.head.unwrap().height;
+    // Every block but those that were under way had been acknowledged.
+    assert!(head + 33 >= line.trim().parse::<u64>().unwrap());
+    let bytes = journal.status(&name()).await.unwrap().bytes;
+    let took = took.as_secs_f64() * 1e3;
+    println!("open after kill -9          {took:6.0} ms  of {} MB (target 1000)", bytes >> 20);
+    journal.close().await;
+}
+
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == FILL) {
+        runtime.block_on(fill(Path::new(&arguments.next().unwrap())));
+        return;
+    }
     let dir = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
     runtime.block_on(async {
         appends(dir.path()).await;
         many(dir.path()).await;
         reads(dir.path()).await;
+        killed(dir.path()).await;
     });
 }

@@ -5,7 +5,9 @@
 //! same queue, so that fencing needs no lock: what an older writer queued behind an open is
 //! refused.
 
+mod failure;
 mod open;
+mod publish;
 mod queue;
 mod roll;
 mod spare;
@@ -21,18 +23,18 @@ use sluice_model::{Generation, Head, Pointer};
 
 use crate::{
     AppendError, Receipt, Stored,
-    assembler::{Assembler, Outcome},
+    assembler::Assembler,
     control::{Control, ControlFile},
     embedded::Policy,
     error::{At, Fault},
     files::File,
-    index::Draft,
     record::{HEAD, Place, RecordHead, UNIT},
     segment::{RESERVE, write_mark},
-    shared::{Log, State},
-    tail::{Location, weight},
+    shared::Log,
+    tail::Location,
 };
 
+use failure::refuse;
 pub(crate) use open::OpenJob;
 pub(crate) use queue::{Append, Job, Queue, TrimJob};
 use spare::Spare;
@@ -53,6 +55,8 @@ struct Writing {
     durable: u64,
     marked: u64,
     file_len: u64,
+    /// Something failed that leaves unknown what the file holds.
+    spoiled: bool,
 }
 
 /// Where the next frame must continue, with everything admitted counted in.
@@ -113,7 +117,8 @@ impl Core {
             let state = log.state.read();
             let active = state.active.as_ref()?;
             let (incarnation, file_len) = (active.incarnation, active.file_len);
-            Some(Writing { number, incarnation, file, len, durable: len, marked: len, file_len })
+            let (durable, marked, spoiled) = (len, len, false);
+            Some(Writing { number, incarnation, file, len, durable, marked, file_len, spoiled })
         });
         let next_incarnation = control.incarnations;
         let expected = expected(&assembler.head);
@@ -305,34 +310,13 @@ impl Core {
             Err(fault) => {
                 if let Some(segment) = &mut self.segment {
                     segment.len = at;
+                    segment.spoiled = true;
                 }
                 self.sync();
                 // What was half written must not look like a record later: go on elsewhere.
                 self.seal();
                 self.refuse_for(&fault, batch.into_iter().map(|written| written.job).collect());
             }
-        }
-    }
-
-    /// Refuses blocks because of a failed file operation; poisons the writer unless room is all
-    /// that was missing.
-    fn refuse_for(&mut self, fault: &Fault, jobs: Vec<Append>) {
-        let error = if fault.is_full() {
-            let reason = fault.to_string();
-            self.log.state.write().append_refused = Some(reason.clone());
-            self.assembler.abort();
-            self.forget_cached();
-            self.expected = expected(&self.assembler.head);
-            // Everything queued was prepared on top of what is refused now.
-            self.log.resets.fetch_add(1, Ordering::AcqRel);
-            AppendError::DiskFull { reason }
-        } else {
-            let reason = fault.to_string();
-            self.poison(reason.clone());
-            AppendError::Poisoned { reason }
-        };
-        for job in jobs {
-            refuse(job, &error);
         }
     }
 
@@ -372,103 +356,6 @@ impl Core {
         }
     }
 
-    /// Makes whole blocks visible and acknowledges them.
-    fn publish(&mut self) {
-        let (Some(segment), false) = (&self.segment, self.unsynced.is_empty()) else { return };
-        let (number, len) = (segment.number, segment.len);
-        let log = Arc::clone(&self.log);
-        let mut replies = Vec::new();
-        let mut state = log.state.write();
-        for Written { head, mut job } in std::mem::take(&mut self.unsynced) {
-            self.cache(&mut job, (number, head.offset));
-            match self.assembler.push(&head, &job.header, number) {
-                Ok(Outcome::Whole(drafts)) => self.show(drafts, &mut state),
-                Ok(Outcome::Nothing) => {}
-                // Admission has checked the chain, so this cannot be; nothing is acknowledged.
-                Err(broken) => {
-                    tracing::error!(?broken, "an admitted block does not follow the head");
-                    job.reply = None;
-                }
-            }
-            replies.extend(job.reply.take());
-        }
-        if let Some(active) = &mut state.active {
-            active.len = len;
-        }
-        state.head = self.assembler.head.clone();
-        state.aborted_parts = self.control.aborted_parts + self.assembler.aborted;
-        state.append_refused = None;
-        drop(state);
-        log.announce();
-        for (reply, receipt) in replies {
-            // Whoever gave the ticket up does not need it.
-            reply.send(Ok(receipt)).ok();
-        }
-    }
-
-    fn show(&mut self, drafts: Vec<Draft>, state: &mut State) {
-        if let Some(active) = &mut state.active {
-            active.index.push(drafts, self.assembler.head.clone());
-        }
-        let frames = self.cached.replace(Vec::new());
-        self.cached_bytes = 0;
-        let mut tail = self.log.tail.lock();
-        for (location, frame) in frames.into_iter().flatten() {
-            tail.push(location, frame);
-        }
-    }
-
-    /// Keeps a frame for the tail cache until its block is whole.
-    fn cache(&mut self, job: &mut Append, location: Location) {
-        if job.header.part == 0 {
-            self.forget_cached();
-        }
-        let Some(frame) = job.cached.take() else {
-            self.cached = None;
-            return;
-        };
-        self.cached_bytes += weight(&frame);
-        if self.cached_bytes > self.log.options.tail_cache_bytes / 2 {
-            self.cached = None;
-        }
-        if let Some(frames) = &mut self.cached {
-            frames.push((location, frame));
-        }
-    }
-
-    fn forget_cached(&mut self) {
-        self.cached = Some(Vec::new());
-        self.cached_bytes = 0;
-    }
-
-    /// Gives up on the segment after a failure that leaves unknown what the disk holds. Nothing
-    /// that waits is acknowledged; the next open goes on in another file.
-    fn poison(&mut self, reason: String) {
-        tracing::error!(ingestor = %self.log.ingestor, reason, "the writer is poisoned");
-        let error = AppendError::Poisoned { reason: reason.clone() };
-        for written in std::mem::take(&mut self.unsynced) {
-            refuse(written.job, &error);
-        }
-        self.poisoned = Some(reason.clone());
-        if let Some(segment) = &mut self.segment {
-            segment.len = segment.durable;
-            self.control.newest = segment.number;
-            self.control.durable = segment.durable;
-            self.control.sealed = true;
-            self.control.head = self.assembler.head.clone();
-            if let Err(fault) = self.control_file.write(&self.control) {
-                tracing::error!(%fault, "the failure was not recorded");
-            }
-        }
-        self.seal();
-        self.assembler.abort();
-        self.forget_cached();
-        self.expected = expected(&self.assembler.head);
-        let mut state = self.log.state.write();
-        state.append_refused = Some(reason.clone());
-        state.poisoned = Some(reason);
-    }
-
     fn close(&mut self) {
         self.sync();
         self.spare.wait();
@@ -494,12 +381,6 @@ static PADDING: [u8; HEAD] = [0; HEAD];
 
 fn expected(head: &Head) -> Expected {
     Expected { generation: head.generation, pointer: head.pointer.clone(), block: None }
-}
-
-fn refuse(job: Append, error: &AppendError) {
-    if let Some((reply, _)) = job.reply {
-        reply.send(Err(error.clone())).ok();
-    }
 }
 
 /// What a committed block is answered with.

@@ -31,6 +31,8 @@ pub(crate) struct Control {
     pub(crate) holder: String,
     /// Incarnations below this may be in use.
     pub(crate) incarnations: u64,
+    /// Segments below this are retired, whether or not their files are still there.
+    pub(crate) oldest: u32,
     /// Number of the newest segment; 0 before the first.
     pub(crate) newest: u32,
     /// What of the newest segment is known to be durable.
@@ -48,7 +50,8 @@ impl Control {
         let mut fields = Put::default();
         fields.u64(version).raw(self.id.as_bytes()).bytes(self.ingestor.as_str().as_bytes());
         fields.u64(self.fence.as_u64()).u32(self.writer).bytes(&self.nonce);
-        fields.bytes(self.holder.as_bytes()).u64(self.incarnations).u32(self.newest);
+        fields.bytes(self.holder.as_bytes()).u64(self.incarnations);
+        fields.u32(self.oldest).u32(self.newest);
         fields.u64(self.durable).u8(u8::from(self.sealed)).head(&self.head);
         fields.u64(self.aborted_parts).u64(self.cut_bytes);
         let mut slot = fields.seal(MAGIC);
@@ -71,6 +74,7 @@ impl Control {
             nonce: Bytes::copy_from_slice(fields.bytes()?),
             holder: fields.text()?,
             incarnations: fields.u64()?,
+            oldest: fields.u32()?,
             newest: fields.u32()?,
             durable: fields.u64()?,
             sealed: fields.u8()? != 0,

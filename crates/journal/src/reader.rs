@@ -51,6 +51,8 @@ pub(crate) struct EmbeddedReader {
     done: Done,
     /// The end of `done` was told, by a frame with `end` or by progress.
     told: Position,
+    /// The block of which frames were delivered, and whose end was not.
+    inside: Option<Position>,
     passed: usize,
     ready: VecDeque<Item>,
     masks: Masks,
@@ -71,6 +73,8 @@ struct Masks {
 #[derive(Debug)]
 enum Step {
     Frame(Entry),
+    /// The end of a block of which other frames were delivered.
+    End(Done),
     Notice(Entry),
     Damage(Corruption),
 }
@@ -81,8 +85,15 @@ struct Walk {
     steps: Vec<(Step, Done)>,
     /// What is passed when all steps are done.
     done: Option<Done>,
+    inside: Option<Position>,
     cursor: Cursor,
     looked_at: usize,
+}
+
+impl Walk {
+    const fn new(cursor: Cursor, inside: Option<Position>) -> Self {
+        Self { steps: Vec::new(), done: None, inside, cursor, looked_at: 0 }
+    }
 }
 
 impl EmbeddedReader {
@@ -107,6 +118,7 @@ impl EmbeddedReader {
             cursor: start.cursor,
             skip: start.inside,
             told: position.clone(),
+            inside: None,
             done: Done { position, digest: start.after.digest, height: start.after.height },
             passed: 0,
             ready: VecDeque::new(),
@@ -132,12 +144,15 @@ impl EmbeddedReader {
         let items = self.collect(&walk).await?;
         // Nothing above has changed the reader for good, so giving up there loses nothing.
         self.cursor = walk.cursor;
+        self.inside = walk.inside;
         self.ready.extend(items);
         if let Some(done) = walk.done {
             self.done = done;
         }
         self.passed = if quiet { self.passed + looked_at } else { 0 };
-        if self.told != self.done.position && (self.passed >= PROGRESS_EVERY || !quiet) {
+        // Within a block its end is told before long, and nothing earlier may follow its frames.
+        let due = (self.passed >= PROGRESS_EVERY || !quiet) && self.inside.is_none();
+        if due && self.told != self.done.position {
             self.tell_progress();
         }
         if quiet {
@@ -147,15 +162,19 @@ impl EmbeddedReader {
     }
 
     fn tell_progress(&mut self) {
-        let head = self.log.state.read().visible_head();
         self.passed = 0;
         self.told = self.done.position.clone();
-        self.ready.push_back(Item::Through(Through {
-            position: self.done.position.clone(),
-            digest: self.done.digest,
-            height: self.done.height,
-            head,
-        }));
+        let through = self.through(&self.done);
+        self.ready.push_back(through);
+    }
+
+    fn through(&self, done: &Done) -> Item {
+        Item::Through(Through {
+            position: done.position.clone(),
+            digest: done.digest,
+            height: done.height,
+            head: self.log.state.read().visible_head(),
+        })
     }
 
     async fn next_segment_or_wait(&mut self) -> Result<(), ReadError> {
@@ -218,9 +237,9 @@ impl EmbeddedReader {
         if masks.segment != cursor.segment {
             masks = Masks { segment: cursor.segment, known: HashMap::new() };
         }
-        let (select, skip) = (&self.select, &self.skip);
+        let (select, skip, inside) = (&self.select, &self.skip, self.inside.clone());
         let walk = self.log.with_index(cursor.segment, |index| {
-            let mut walk = Walk { steps: Vec::new(), done: None, cursor, looked_at: 0 };
+            let mut walk = Walk::new(cursor, inside);
             walk.over(index, done, |entry, index| {
                 let skipped = skip.as_ref().is_some_and(|(block, at)| {
                     entry.position() == *block && entry.next_index <= at.saturating_add(1)
@@ -232,9 +251,7 @@ impl EmbeddedReader {
         self.masks = masks;
         match walk? {
             Some(walk) => Ok(walk),
-            None if self.cursor.segment == 0 => {
-                Ok(Walk { steps: Vec::new(), done: None, cursor, looked_at: 0 })
-            }
+            None if self.cursor.segment == 0 => Ok(Walk::new(cursor, None)),
             None => {
                 self.overtaken()?;
                 Err(ReadError::OutOfRange { oldest: self.log.state.read().oldest().position() })
@@ -278,7 +295,14 @@ impl Walk {
                 }
                 EntryKind::Block if wanted(entry, index) => {
                     bytes += entry.changes_len as usize;
+                    self.inside = (!entry.last).then(|| entry.position());
                     Step::Frame(entry.clone())
+                }
+                EntryKind::Block if entry.last => {
+                    if self.inside.take().is_none_or(|block| block != entry.position()) {
+                        continue;
+                    }
+                    Step::End(done.clone())
                 }
                 EntryKind::Block => continue,
             };

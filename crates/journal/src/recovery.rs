@@ -34,6 +34,8 @@ pub(crate) struct Meta {
     pub(crate) len: u64,
     /// Bytes of the file.
     pub(crate) file_len: u64,
+    /// A write or a sync of the file failed, or its header cannot be read: it is not used again.
+    pub(crate) spoiled: bool,
     pub(crate) summary: Summary,
 }
 
@@ -81,7 +83,7 @@ impl Loader<'_> {
     /// Loads the journal; `None` if there is none.
     pub(crate) fn load(&self) -> Result<Option<Loaded>, JournalError> {
         let names = self.files.list(&self.dir.0).at("list", &self.dir.0)?;
-        let numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
         let path = self.dir.control();
         let no_fence = |reason: String| JournalError::NoFenceState { file: path.clone(), reason };
         let (control_file, mut control) = match ControlFile::load(Arc::clone(self.files), &path) {
@@ -95,6 +97,7 @@ impl Loader<'_> {
             }
             Err(NoControl::Io(fault)) => return Err(fault.into()),
         };
+        self.finish_trim(&mut numbers, control.oldest);
         let segments = numbers
             .iter()
             .map(|number| self.open(*number, control.id))
@@ -103,6 +106,18 @@ impl Loader<'_> {
         control.fence = control.fence.max(replay.fence);
         control.writer = control.writer.max(replay.writer);
         Ok(Some(Loaded { control, control_file, sealed, newest, replay }))
+    }
+
+    /// Removes what a trim had retired when it was interrupted. Part of it only would be left
+    /// otherwise, and blocks that begin in what is gone.
+    fn finish_trim(&self, numbers: &mut Vec<u32>, oldest: u32) {
+        for retired in numbers.extract_if(.., |number| *number < oldest) {
+            self.files.remove(&self.dir.index(retired)).ok();
+            let path = self.dir.segment(retired);
+            if let Err(error) = self.files.remove(&path) {
+                tracing::warn!(file = %path.display(), %error, "a retired segment is still there");
+            }
+        }
     }
 
     fn open(&self, number: u32, id: JournalId) -> Result<Opened, Fault> {
@@ -291,7 +306,9 @@ impl Loader<'_> {
             replay.assembler.abort();
             let len = survey.end.max(RECORDS);
             self.save_index(&index, &subject(header, len));
-            return Ok((None, Some(meta(header, len, segment.file_len, index.summary)), replay));
+            let mut meta = meta(header, len, segment.file_len, index.summary);
+            meta.spoiled = failed;
+            return Ok((None, Some(meta), replay));
         }
         let newest = Newest {
             file: Arc::clone(&segment.file),
@@ -361,12 +378,13 @@ fn subject(header: &SegmentHeader, len: u64) -> Subject {
 }
 
 fn meta(header: &SegmentHeader, len: u64, file_len: u64, summary: Summary) -> Meta {
-    Meta { number: header.number, incarnation: header.incarnation, len, file_len, summary }
+    let (number, incarnation, spoiled) = (header.number, header.incarnation, false);
+    Meta { number, incarnation, len, file_len, spoiled, summary }
 }
 
 fn unreadable(segment: &Opened, summary: Summary) -> Meta {
     let (number, file_len) = (segment.number, segment.file_len);
-    Meta { number, incarnation: 0, len: RECORDS, file_len, summary }
+    Meta { number, incarnation: 0, len: RECORDS, file_len, spoiled: true, summary }
 }
 
 impl Loader<'_> {
@@ -374,6 +392,7 @@ impl Loader<'_> {
     pub(crate) fn rebuild(&self, meta: &Meta, id: JournalId) -> Result<SegIndex, Fault> {
         let names = self.files.list(&self.dir.0).at("list", &self.dir.0)?;
         let numbers = names.iter().filter_map(|name| number_of(name));
+        // What a block of this segment needs is never retired before it.
         let near = numbers.filter(|n| *n >= meta.summary.first_ref && *n <= meta.number + 1);
         let segments =
             near.map(|number| self.open(number, id)).collect::<Result<Vec<_>, Fault>>()?;

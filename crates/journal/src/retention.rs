@@ -23,7 +23,7 @@ struct Limits<'a> {
 
 impl Core {
     /// Retires whole segments from the front. Whatever is retired, the control record knows the
-    /// head first.
+    /// head and what stays first, so that an interrupted trim is completed by the next start.
     pub(crate) fn trim(
         &mut self,
         holds: Option<&[Position]>,
@@ -45,6 +45,7 @@ impl Core {
         if count == 0 {
             return Ok(Trimmed::default());
         }
+        self.control.oldest = self.oldest_after(count);
         self.record_head_now()?;
         let retired: Vec<Arc<Meta>> = self.log.state.write().sealed.drain(..count).collect();
         self.log.announce();
@@ -61,6 +62,15 @@ impl Core {
         Ok(trimmed)
     }
 
+    /// The oldest segment that stays when so many are retired.
+    fn oldest_after(&self, count: usize) -> u32 {
+        let state = self.log.state.read();
+        let active = state.active.as_ref().map(|active| active.index.number);
+        let stays = state.sealed.get(count).map(|meta| meta.number).or(active);
+        // Retention keeps the head's segment, so there is one.
+        stays.unwrap_or(self.control.oldest)
+    }
+
     /// Makes a segment's file the next spare, or removes it.
     fn retire(&self, meta: &Meta) -> Result<(), Fault> {
         let (files, dir) = (&self.log.files, &self.log.dir);
@@ -68,7 +78,8 @@ impl Core {
             (dir.segment(meta.number), dir.index(meta.number), dir.spare());
         // It only repeats what the segment says.
         files.remove(&index).ok();
-        if meta.file_len >= self.log.options.segment_bytes && files.open(&spare).is_err() {
+        let fit = meta.file_len >= self.log.options.segment_bytes && !meta.spoiled;
+        if fit && files.open(&spare).is_err() {
             return files.rename(&segment, &spare).at("rename", &segment);
         }
         files.remove(&segment).at("remove", &segment)

@@ -26,9 +26,10 @@ pub(crate) struct Part {
 }
 
 /// The segments of a directory that nobody writes.
-pub(crate) fn parts_of(files: &dyn Files, dir: &Dir) -> Result<Vec<Part>, Fault> {
+pub(crate) fn parts_of(files: &dyn Files, dir: &Dir, oldest: u32) -> Result<Vec<Part>, Fault> {
     let names = files.list(&dir.0).at("list", &dir.0)?;
-    let numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
+    let numbers = names.iter().filter_map(|name| number_of(name));
+    let numbers: Vec<u32> = numbers.filter(|number| *number >= oldest).collect();
     let mut parts = Vec::new();
     for number in &numbers {
         let next = dir.segment(number + 1);
@@ -225,7 +226,7 @@ pub(crate) fn verify_dir(
     progress: &(dyn Fn(VerifyProgress) + Send + Sync),
 ) -> Result<Report, crate::JournalError> {
     let dir = Dir(dir.into());
-    let id = crate::inspect::control(files, &dir)?.id;
-    let parts = parts_of(files.as_ref(), &dir)?;
-    Ok(Verifier { files, dir: &dir, id, progress }.run(&parts)?)
+    let control = crate::inspect::control(files, &dir)?;
+    let parts = parts_of(files.as_ref(), &dir, control.oldest)?;
+    Ok(Verifier { files, dir: &dir, id: control.id, progress }.run(&parts)?)
 }

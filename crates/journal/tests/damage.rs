@@ -127,6 +127,92 @@ fn every_cut_of_a_segment_is_reported() {
     }
 }
 
+/// A block that begins in a segment that is gone is damage, not something retention did.
+#[test]
+fn a_missing_first_segment_is_reported_from_the_earliest() {
+    let runtime = runtime();
+    let files = runtime.block_on(sound());
+    runtime.block_on(async {
+        let mut spanning = 0;
+        let paths = segments(&files);
+        for gone in 1..paths.len() {
+            let copy = files.kill();
+            paths[..gone].iter().for_each(|path| copy.take(path));
+            let journal = start(&copy).unwrap();
+            let content = content(journal.as_ref()).await;
+            let first = content.heights[0];
+            assert_eq!(content.heights, (first..=LAST).collect::<Vec<_>>());
+            let oldest = journal.status(&name()).await.unwrap().oldest.pointer.height().unwrap();
+            assert!((oldest + 1..first).all(|height| covered(height, &content.corrupt)));
+            spanning += content.corrupt.len();
+            journal.close().await;
+        }
+        assert!(spanning > 0, "no block spans two segments");
+    });
+}
+
+/// A journal of a few blocks in one segment, and what of its file is in use.
+async fn small() -> (FaultFiles, PathBuf, usize) {
+    let files = FaultFiles::new();
+    let journal = start(&files).unwrap();
+    let (mut writer, _) = open(journal.as_ref(), 5).await.unwrap();
+    for height in 1..=SMALL {
+        append(writer.as_mut(), height).await.unwrap();
+    }
+    journal.close().await;
+    let path = segments(&files).remove(0);
+    let used = files.content(&path).unwrap().iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert_eq!(segments(&files).len(), 1);
+    (files, path, used)
+}
+
+const SMALL: u64 = 3;
+
+/// Every block is there unchanged, or it is reported.
+async fn nothing_is_silent(files: &FaultFiles, what: &str) -> u64 {
+    let journal = start(files).unwrap();
+    let content = content(journal.as_ref()).await;
+    let lost: Vec<u64> = (1..=SMALL).filter(|h| !content.heights.contains(h)).collect();
+    for height in &lost {
+        assert!(covered(*height, &content.corrupt), "{what}: block {height}: {content:?}");
+    }
+    assert_eq!(content.corrupt.is_empty(), lost.is_empty(), "{what}");
+    journal.close().await;
+    lost.len() as u64
+}
+
+/// A bit of every byte that the segment uses, another one from byte to byte.
+#[test]
+fn a_bit_of_every_byte_of_a_small_journal() {
+    let runtime = runtime();
+    let (files, path, used) = runtime.block_on(small());
+    let original = files.content(&path).unwrap();
+    let mut lost = 0;
+    for at in 0..used {
+        let mut broken = original.clone();
+        broken[at] ^= 1 << (at * 5 % 8);
+        let what = format!("byte {at}");
+        let cost = runtime.block_on(nothing_is_silent(&with(&files, &path, broken), &what));
+        assert!(cost <= 1, "{what}: {cost} blocks");
+        lost += cost;
+    }
+    assert!(lost > 1000, "{lost} of {used}");
+}
+
+/// The segment cut to every length.
+#[test]
+fn every_truncation_of_a_small_journal() {
+    let runtime = runtime();
+    let (files, path, used) = runtime.block_on(small());
+    let original = files.content(&path).unwrap();
+    let mut lost = 0;
+    for len in 0..used {
+        let cut = with(&files, &path, original[..len].to_vec());
+        lost += u64::from(runtime.block_on(nothing_is_silent(&cut, &format!("{len} bytes"))) > 0);
+    }
+    assert!(lost > 4096, "{lost} of {used}");
+}
+
 #[test]
 fn a_missing_segment_is_reported_and_the_rest_is_readable() {
     let runtime = runtime();

@@ -28,11 +28,8 @@ const RESTART: Retry = Retry {
 
 /// How often a stream looks whether its ingestor has a journal. Of its own, because there is
 /// nothing wrong with an ingestor that was never captured.
-const LOOK: Retry = Retry {
-    first: Duration::from_millis(100),
-    max: Duration::from_secs(2),
-    for_: Duration::MAX,
-};
+const LOOK: Retry =
+    Retry { first: Duration::from_millis(100), max: Duration::from_secs(2), for_: Duration::MAX };
 
 /// How often a stream in a gap looks whether it can go on: a reset, a healed journal.
 const GAP_RECHECK: Duration = Duration::from_secs(5);

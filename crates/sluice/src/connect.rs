@@ -1,11 +1,15 @@
 //! The way to a running service, and what to say when there is none.
 
+mod access;
+
 use std::{future::Future, time::Duration};
 
 use sluice_model::IngestorName;
 use sluice_proto::{MAX_MESSAGE, v1 as pb};
-use sluice_service::{Transport, transport};
+use sluice_service::{TlsFiles, Transport, transport};
 use tonic::{Code, Response, Status};
+
+pub(crate) use access::{Access, Peer};
 
 use crate::exit::{Exit, Failure};
 
@@ -22,8 +26,17 @@ pub(crate) struct Server {
 impl Server {
     /// The service at an address; does no I/O.
     pub(crate) fn new(url: &str) -> Result<Self, Failure> {
-        let transport =
-            transport::remote(url).map_err(|error| Failure::usage(error.to_string()))?;
+        Self::with(url, None)
+    }
+
+    /// The same with certificates, which https needs and plaintext must not have.
+    fn with(url: &str, tls: Option<&TlsFiles>) -> Result<Self, Failure> {
+        let transport = match tls {
+            Some(tls) => transport::remote_tls(url, tls),
+            None if url.starts_with("https://") => return Err(without_certificates(url)),
+            None => transport::remote(url),
+        };
+        let transport = transport.map_err(|error| Failure::usage(error.to_string()))?;
         Ok(Self { url: url.to_owned(), transport })
     }
 
@@ -105,6 +118,13 @@ impl Server {
                 .fix(format!("sluice status --server {}", self.url))
         })
     }
+}
+
+fn without_certificates(url: &str) -> Failure {
+    Failure::usage(format!("{url} needs certificates")).fix(
+        "the same command with --tls-ca, --tls-cert and --tls-key, or with --config FILE that has \
+         [security.tls]",
+    )
 }
 
 /// The innermost error behind a status, which names the address and the system's words.

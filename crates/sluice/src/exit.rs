@@ -126,9 +126,10 @@ fn of_code(status: &Status) -> Exit {
         | Code::FailedPrecondition
         | Code::PermissionDenied
         | Code::Unauthenticated => Exit::Refused,
-        Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
+        // Cancelled is a connection that was closed under a call, as when our certificate is
+        // refused; an interrupt of ours never gets here.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
         Code::OutOfRange | Code::DataLoss => Exit::Data,
-        Code::Cancelled => Exit::Interrupted,
         // The client's own layers name a connection that could not be made like this.
         Code::Unknown if std::error::Error::source(status).is_some() => Exit::Unreachable,
         Code::Unknown if status.message().starts_with("Service was not ready") => Exit::Unreachable,
@@ -226,6 +227,7 @@ mod tests {
         for (status, exit) in [
             (Status::unavailable("x"), Exit::Unreachable),
             (Status::deadline_exceeded("x"), Exit::Unreachable),
+            (Status::cancelled("x"), Exit::Unreachable),
             (Status::not_found("x"), Exit::NotFound),
             (Status::permission_denied("x"), Exit::Refused),
             (Status::data_loss("x"), Exit::Data),

@@ -21,7 +21,7 @@ use std::{future::Future, process::ExitCode, time::Duration};
 use clap::{CommandFactory as _, Parser as _};
 
 use cli::{Cli, Command};
-use connect::Server;
+use connect::{Access, Peer};
 use exit::{Exit, Failure, Outcome};
 use output::{Out, note};
 
@@ -82,16 +82,18 @@ async fn dispatch(cli: &Cli) -> Outcome {
 /// Commands that ask, print and end; an interrupt ends them at once.
 async fn client(cli: &Cli) -> Outcome {
     let (out, global) = (&mut out(cli), &cli.global);
-    let server = || Server::new(&global.server);
+    // Read where it is needed: what works without a service must not fail for a wrong address.
+    let access = || Access::new(global, &[]);
+    let at = |peer| access()?.at(peer);
     match &cli.command {
-        Command::Status => cmd::status::run(&server()?, out).await,
-        Command::Tail(args) => cmd::tail::run(&server()?, out, args, global.verbose).await,
-        Command::Capture(args) => cmd::capture::run(&server()?, out, args).await,
-        Command::Ingestors(command) => cmd::ingestors::run(&server()?, out, command).await,
-        Command::Streams(command) => cmd::streams::run(&server()?, out, command).await,
-        Command::Filter(command) => cmd::filter::run(&server()?, out, command).await,
+        Command::Status => cmd::status::run(&access()?, out).await,
+        Command::Tail(args) => cmd::tail::run(&at(Peer::Router)?, out, args, global.verbose).await,
+        Command::Capture(args) => cmd::capture::run(&at(Peer::Producer)?, out, args).await,
+        Command::Ingestors(own) => cmd::ingestors::run(&at(Peer::Producer)?, out, own).await,
+        Command::Streams(own) => cmd::streams::run(&at(Peer::Sink)?, out, own).await,
+        Command::Filter(own) => cmd::filter::run(&at(Peer::Router)?, out, own).await,
         Command::Files(command) => cmd::files::run(out, command),
-        Command::Journal(command) => cmd::journal::run(out, command),
+        Command::Journal(command) => cmd::journal::run(out, command, global.config.as_deref()),
         Command::Config(command) => cmd::config::run(out, command),
         Command::Completion { shell } => completion(out, *shell),
         _ => version(out),
@@ -100,15 +102,14 @@ async fn client(cli: &Cli) -> Outcome {
 
 async fn import(cli: &Cli, args: &cli::ImportArgs) -> Outcome {
     let config = cmd::config::load(&args.config)?;
-    let from_file = args.config.config.is_some();
-    let address = |flag: &Option<String>, file: &str| match flag {
-        Some(url) => Server::new(url),
-        None if from_file => Server::new(file),
-        None => Server::new(&cli.global.server),
+    let access = Access::new(&cli.global, &args.config.sets)?;
+    let address = |flag: &Option<String>, peer| match flag {
+        Some(url) => access.server(url),
+        None => access.at(peer),
     };
     let peers = cmd::import::Peers {
-        coordinator: address(&args.coordinator, &config.connect.coordinator)?,
-        router: address(&args.router, &config.connect.router)?,
+        coordinator: address(&args.coordinator, Peer::Coordinator)?,
+        router: address(&args.router, Peer::Router)?,
     };
     cmd::import::run(&peers, &mut out(cli), args, config).await
 }

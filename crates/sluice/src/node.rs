@@ -41,15 +41,17 @@ pub(crate) struct Peers {
 /// Every service of a process, in the order of their dependencies.
 pub(crate) struct All {
     pub(crate) services: Vec<Box<dyn Service>>,
-    /// A way to all of them from inside.
+    /// A way to the producer from inside.
     pub(crate) producer: Transport,
+    /// A way to the sinks from inside.
+    pub(crate) sinks: Transport,
     /// Filled at the end of the drain.
     pub(crate) account: Account,
 }
 
 /// The peers that `[connect]` names.
 pub(crate) fn connect(config: &Config) -> Result<Peers, Failure> {
-    let tls = config.security.tls.as_ref().map(tls_files);
+    let tls = certificates(config);
     let to = |url: &str| match &tls {
         Some(tls) if url.starts_with("https://") => transport::remote_tls(url, tls),
         _ => transport::remote(url),
@@ -59,8 +61,13 @@ pub(crate) fn connect(config: &Config) -> Result<Peers, Failure> {
 
 /// Where a process listens.
 pub(crate) fn listen(config: &Config) -> Listen {
-    let tls = config.security.tls.as_ref().map(tls_files);
+    let tls = certificates(config);
     Listen { api: config.listen.api, admin: config.listen.admin, tls }
+}
+
+/// The certificates that `[security.tls]` names.
+pub(crate) fn certificates(config: &Config) -> Option<TlsFiles> {
+    config.security.tls.as_ref().map(tls_files)
 }
 
 fn tls_files(tls: &sluice_config::Tls) -> TlsFiles {
@@ -76,7 +83,8 @@ pub(crate) async fn all(config: &Config) -> Result<All, Failure> {
     let producer = producer(config, &peers)?;
     let own = transport::local(producer.routes());
     let sinks = sinks(config, &[], &peers)?;
-    let audit = Audit::new(peers.router, own.clone(), transport::local(sinks.routes()));
+    let deliveries = transport::local(sinks.routes());
+    let audit = Audit::new(peers.router, own.clone(), deliveries.clone());
     let account = audit.account();
     // Stopped from the last to the first: intake and delivery end before the audit looks.
     let services: Vec<Box<dyn Service>> = vec![
@@ -86,7 +94,7 @@ pub(crate) async fn all(config: &Config) -> Result<All, Failure> {
         Box::new(producer),
         Box::new(sinks),
     ];
-    Ok(All { services, producer: own, account })
+    Ok(All { services, producer: own, sinks: deliveries, account })
 }
 
 /// The coordinator.

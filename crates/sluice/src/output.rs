@@ -1,8 +1,12 @@
 //! Everything that a command writes to its standard output, in the form that was asked for.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::LazyLock,
+};
 
 use clap::ValueEnum;
+use indicatif::MultiProgress;
 use serde_json::Value;
 
 use crate::exit::Failure;
@@ -202,9 +206,14 @@ fn padded(cells: &[String], widths: &[usize]) -> String {
 /// Writes a line for the person at the terminal, beside the results. A reader that is gone is no
 /// reason to fail.
 pub(crate) fn note(text: impl AsRef<str>) {
-    let mut stderr = io::stderr().lock();
-    stderr.write_all(format!("{}\n", text.as_ref()).as_bytes()).ok();
+    BARS.suspend(|| {
+        let mut stderr = io::stderr().lock();
+        stderr.write_all(format!("{}\n", text.as_ref()).as_bytes()).ok();
+    });
 }
+
+/// Every progress bar of the process. Whatever else is written to the terminal goes above them.
+pub(crate) static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// A number with a comma after every three digits.
 pub(crate) fn count(number: u64) -> String {

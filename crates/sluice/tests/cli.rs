@@ -140,13 +140,18 @@ struct Node {
 
 impl Node {
     fn start(data: &Path) -> Self {
+        Self::start_with(data, &["listen.api=127.0.0.1:0"])
+    }
+
+    /// With further `--set`s.
+    fn start_with(data: &Path, sets: &[&str]) -> Self {
         let mut child = Command::new(SLUICE)
             .arg("run")
-            .args(["--set", "listen.api=127.0.0.1:0", "--set", "listen.admin=127.0.0.1:0"])
-            .args(["--set", "telemetry.log=error"])
+            .args(["--set", "listen.admin=127.0.0.1:0", "--set", "telemetry.log=warn"])
             .args(["--set", "ingestors.app.source={type=\"capture\"}"])
             .arg("--set")
             .arg(format!("data_dir={}", data.display()))
+            .args(sets.iter().flat_map(|set| ["--set", set]))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -176,15 +181,22 @@ impl Node {
         }
     }
 
-    /// SIGTERM; the exit code and the last line.
-    fn stop(mut self) -> (Option<i32>, String) {
+    fn signal(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let mut last = String::new();
-        for line in (&mut self.lines).lines().map_while(Result::ok) {
-            last = line;
-        }
-        (self.child.wait().unwrap().code(), last)
+    }
+
+    /// SIGTERM; the exit code and the last line.
+    fn stop(self) -> (Option<i32>, String) {
+        let (code, mut lines) = self.ended();
+        (code, lines.pop().unwrap_or_default())
+    }
+
+    /// SIGTERM; the exit code and every line since it listened.
+    fn ended(mut self) -> (Option<i32>, Vec<String>) {
+        self.signal();
+        let lines = (&mut self.lines).lines().map_while(Result::ok).collect();
+        (self.child.wait().unwrap().code(), lines)
     }
 }
 
@@ -272,5 +284,171 @@ fn an_import_is_idempotent_and_verified_by_the_journal() {
     assert_eq!((&again["blocks"], &again["height"]), (&0.into(), &300.into()));
     let status = node.run(&["status"]);
     assert_eq!(status.status.code(), Some(0), "{}", stdout(&status));
+    assert_eq!(node.stop().0, Some(0));
+}
+
+/// Flips a bit in the first file below a directory that holds this text.
+fn flip_bit(dir: &Path, text: &[u8]) -> bool {
+    let mut entries: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries.into_iter().any(|path| {
+        if path.is_dir() {
+            return flip_bit(&path, text);
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        let Some(at) = bytes.windows(text.len()).position(|part| part == text) else {
+            return false;
+        };
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        true
+    })
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_str(&stdout(output)).unwrap()
+}
+
+const CONFIG: &str = r#"
+[ingestors.app]
+source = { type = "capture" }
+[sinks.lake]
+type = "file"
+root = "files"
+[streams.rows]
+sink = "lake"
+ingestor = "app"
+from = "earliest"
+file = { format = "jsonl" }
+"#;
+
+#[test]
+fn a_stream_waits_for_the_first_block_and_what_it_wrote_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let api = format!("listen.api=127.0.0.1:{}", closed_port());
+    let lake = r#"sinks.lake={type="file",root="files"}"#;
+    let rows = r#"streams.rows={sink="lake",ingestor="app",from="earliest",file={format="jsonl",align_blocks=1}}"#;
+    let node = Node::start_with(dir.path(), &[&api, lake, rows]);
+    let get = ["streams", "get", "rows", "-o", "jsonl"];
+    node.until(&get, |text| text.contains("app has no block yet"));
+    assert_eq!(node.run(&["status"]).status.code(), Some(0), "a stream that waits is no fault");
+    assert_eq!(fed(&["capture", "app", "--server", &node.url], BLOCKS).status.code(), Some(0));
+    node.until(&["streams", "lag", "-o", "jsonl"], |text| text.contains("\"checkpointHeight\":2"));
+    let lag = json(&node.run(&["streams", "lag", "-o", "json"]));
+    assert_eq!((&lag[0]["name"], &lag[0]["headHeight"]), (&"rows".into(), &2.into()));
+    assert_eq!((&lag[0]["state"], &lag[0]["lag"]), (&"running".into(), &0.into()));
+    let all = json(&node.run(&["ingestors", "list", "-o", "json"]));
+    assert_eq!(all.as_array().unwrap().len(), 1);
+    assert_eq!((&all[0]["ingestor"], &all[0]["state"]), (&"app".into(), &"active".into()));
+    assert_eq!((&all[0]["height"], &all[0]["changes"]), (&2.into(), &3.into()));
+    let tested = json(&node.run(&["filter", "test", "app", "--store", "bank", "-o", "json"]));
+    assert_eq!((&tested["matchingChanges"], &tested["changes"]), (&2.into(), &3.into()));
+
+    // Coordinator and router here, the producer elsewhere and gone; the sink found by its lock.
+    let gone = format!("http://127.0.0.1:{}", closed_port());
+    let connect = format!(
+        "connect = {{ coordinator = {0:?}, router = {0:?}, producer = {gone:?} }}",
+        node.url
+    );
+    let file = dir.path().join("spread.toml");
+    let missing = CONFIG.replace("[streams.rows]", "[streams.other]");
+    let other = missing.split_once("[streams.other]").unwrap().1;
+    std::fs::write(&file, format!("{connect}\n{CONFIG}[streams.other]\n{other}")).unwrap();
+    let file = file.to_str().unwrap();
+    let status = sluice(&["status", "--config", file]);
+    let text = stdout(&status);
+    assert_eq!(status.status.code(), Some(2), "{text}");
+    let line = |what: &str, name: &str| {
+        let found = text.lines().find(|line| line.contains(what) && line.contains(name));
+        found.unwrap_or_else(|| panic!("{what} {name}: {text}")).to_owned()
+    };
+    assert!(line("router", &node.url).starts_with("ok"), "{text}");
+    assert!(line("sinks", &node.url).starts_with("ok"), "{text}");
+    assert!(line("stream ", "rows").starts_with("ok"), "{text}");
+    let run = format!("→ sluice producer --config {file}");
+    assert!(line("producer", &gone).starts_with("down") && text.contains(&run), "{text}");
+    let run = format!("→ sluice sink lake --config {file}");
+    assert!(line("stream ", "other").ends_with(&run), "{text}");
+
+    let (code, lines) = node.ended();
+    assert_eq!(code, Some(0), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("WARN")), "{lines:?}");
+
+    let files = dir.path().join("files/rows");
+    let verify = ["files", "verify", files.to_str().unwrap()];
+    let clean = sluice(&verify);
+    assert_eq!(clean.status.code(), Some(0), "{}", stdout(&clean));
+    assert!(!stdout(&clean).starts_with("0 files"), "{}", stdout(&clean));
+    assert!(flip_bit(&files, b"\"store\":\"bank\""));
+    assert_eq!(sluice(&verify).status.code(), Some(6), "{}", stdout(&sluice(&verify)));
+    let journal = dir.path().join("journal");
+    let verify = ["journal", "verify", "--dir", journal.to_str().unwrap()];
+    assert_eq!(sluice(&verify).status.code(), Some(0));
+    assert!(flip_bit(&journal, b"bank"));
+    let found = sluice(&verify);
+    assert_eq!(found.status.code(), Some(6), "{}{}", stdout(&found), stderr(&found));
+    assert!(stdout(&found).contains("NOT SOUND"), "{}", stdout(&found));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    // Accepts a batch and never answers: the drain waits for it.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = format!(
+        r#"streams.hook={{sink="webhook",ingestor="app",from="earliest",webhook={{url="http://{}/"}}}}"#,
+        listener.local_addr().unwrap()
+    );
+    let mut node = Node::start_with(dir.path(), &["listen.api=127.0.0.1:0", &hook]);
+    node.until(&["ingestors", "list", "-o", "jsonl"], |text| text.contains("\"active\""));
+    assert_eq!(fed(&["capture", "app", "--server", &node.url], BLOCKS).status.code(), Some(0));
+    let (_open, _) = listener.accept().unwrap();
+    node.signal();
+    let mut line = String::new();
+    while !line.contains("draining") {
+        line.clear();
+        assert_ne!(node.lines.read_line(&mut line).unwrap(), 0, "it ended without a word");
+    }
+    node.signal();
+    let began = Instant::now();
+    assert_eq!(node.child.wait().unwrap().code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn clients_reach_a_server_with_tls() {
+    let pem = |name: &str| {
+        let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("../service/tests/tls").join(name);
+        at.to_str().unwrap().to_owned()
+    };
+    let (ca, cert, key) = (pem("ca.crt"), pem("peer.crt"), pem("peer.key"));
+    let dir = tempfile::tempdir().unwrap();
+    let tls = format!("{{cert={cert:?},key={key:?},client_ca={ca:?}}}");
+    let set = format!("security.tls={tls}");
+    let node = Node::start_with(dir.path(), &["listen.api=127.0.0.1:0", &set]);
+    assert!(node.url.starts_with("https://"), "{}", node.url);
+    let files = ["--tls-ca", &ca, "--tls-cert", &cert, "--tls-key", &key];
+    let list = |flags: &[&str]| node.run(&[&["ingestors", "list", "-o", "name"], flags].concat());
+    let found = list(&files);
+    assert_eq!(
+        (stdout(&found).as_str(), found.status.code()),
+        ("app\n", Some(0)),
+        "{}",
+        stderr(&found)
+    );
+    let file = dir.path().join("client.toml");
+    std::fs::write(&file, format!("security.tls = {tls}")).unwrap();
+    assert_eq!(stdout(&list(&["--config", file.to_str().unwrap()])), "app\n");
+    let none = list(&[]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(stderr(&none).contains("--tls-ca"), "{}", stderr(&none));
+    let intruder =
+        [&files[..2], &["--tls-cert", &pem("intruder.crt"), "--tls-key", &pem("intruder.key")]];
+    assert_eq!(list(&intruder.concat()).status.code(), Some(5), "another authority's client");
+    let plain = node.url.replace("https", "http");
+    let plain = sluice(&[&["status", "--server", &plain][..], &files].concat());
+    assert_eq!(plain.status.code(), Some(2), "{}", stdout(&plain));
+    assert!(stderr(&plain).contains("plaintext"), "{}", stderr(&plain));
     assert_eq!(node.stop().0, Some(0));
 }

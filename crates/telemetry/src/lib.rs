@@ -7,7 +7,10 @@
 mod otlp;
 mod propagation;
 
-use std::io::IsTerminal;
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::OnceLock,
+};
 
 use opentelemetry::{Key, global, metrics::Meter, trace::TracerProvider};
 use opentelemetry_sdk::{
@@ -82,6 +85,37 @@ impl Guard {
     }
 }
 
+/// Runs its argument with the terminal cleared of whatever else is drawn there.
+pub type Around = fn(&mut dyn FnMut());
+
+static AROUND: OnceLock<Around> = OnceLock::new();
+
+/// Says how log lines get past a progress bar of this process. The first call counts. What it is
+/// given writes one line and must be called before it returns; it must not log itself.
+pub fn log_around(around: Around) {
+    AROUND.get_or_init(|| around);
+}
+
+/// The standard error, with [`log_around`] where it is set.
+#[derive(Debug)]
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut written = Ok(());
+        let mut write = || written = io::stderr().write_all(line);
+        match AROUND.get() {
+            Some(around) => around(&mut write),
+            None => write(),
+        }
+        written.map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
 /// Sets everything up; with OTLP, inside a Tokio runtime. A second call in one process (tests)
 /// changes nothing and succeeds; after an error it may be tried again.
 pub fn init(service: &str, options: &TelemetryOptions) -> Result<Guard, Error> {
@@ -100,8 +134,8 @@ pub fn init(service: &str, options: &TelemetryOptions) -> Result<Guard, Error> {
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("sluice"));
         layer.with_filter(FilterFn::new(is_ours).with_max_level_hint(Level::DEBUG))
     });
-    let terminal = std::io::stderr().is_terminal();
-    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let terminal = io::stderr().is_terminal();
+    let text = tracing_subscriber::fmt::layer().with_writer(|| Lines).with_ansi(terminal);
     let logs = if terminal { text.boxed() } else { text.json().flatten_event(true).boxed() };
     let subscriber = tracing_subscriber::registry().with(logs.with_filter(filter)).with(spans);
     // Refused only if the host program has set a subscriber of its own, which then stays.

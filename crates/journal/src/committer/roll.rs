@@ -44,6 +44,7 @@ impl Core {
             durable: RECORDS,
             marked: RECORDS,
             file_len,
+            spoiled: false,
         })
     }
 
@@ -131,6 +132,7 @@ impl Core {
     pub(super) fn seal(&mut self) {
         let Some(segment) = self.segment.take() else { return };
         let (number, len) = (segment.number, segment.durable);
+        let spoiled = segment.spoiled || self.poisoned.is_some();
         let incarnation = segment.incarnation;
         let aborted = std::mem::take(&mut self.assembler.aborted);
         self.control.aborted_parts += aborted;
@@ -149,7 +151,8 @@ impl Core {
         // In one step, so that no reader finds the segment missing.
         let mut state = self.log.state.write();
         let Some(Active { file_len, index, .. }) = state.active.take() else { return };
-        let meta = Meta { number, incarnation, len, file_len, summary: index.summary.clone() };
+        let summary = index.summary.clone();
+        let meta = Meta { number, incarnation, len, file_len, spoiled, summary };
         self.log.indexes.lock().insert(self.log.key, Arc::new(index));
         state.sealed.push_back(Arc::new(meta));
     }

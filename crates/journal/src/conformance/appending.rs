@@ -60,6 +60,11 @@ pub async fn tells_duplicates_from_divergent_blocks(backend: &dyn Backend) {
         assert_eq!(receipt.digest, digests[usize::try_from(height - 1).unwrap()]);
     }
     let key = 2u64.to_be_bytes().to_vec();
+    let same = [("bank", key.clone(), key.clone()), ("staking", key.clone(), vec![7])];
+    let receipt = append(writer.as_mut(), block_of(0, 2, Pointer::ORIGIN, &same)).await.unwrap();
+    assert!(receipt.duplicate && receipt.digest == digests[1], "the sender knows no parent");
+    let error = append(writer.as_mut(), block_of(0, 2, parent_of(7), &same)).await.unwrap_err();
+    assert!(matches!(error, AppendError::Divergent { store: None, .. }), "another parent: {error}");
     let other = [("bank", key.clone(), key.clone()), ("staking", key.clone(), vec![8])];
     let error = append(writer.as_mut(), block_of(0, 2, parent_of(2), &other)).await.unwrap_err();
     assert!(

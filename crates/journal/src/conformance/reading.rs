@@ -3,7 +3,8 @@ use std::time::Duration;
 use super::{
     Backend, append, block_of, fill, fresh, heights, large, name, next, parent_of, reader, stores,
 };
-use crate::{Item, ReadError, ReadFrom, Select};
+use crate::{Item, ReadError, ReadFrom, Select, Writer};
+use sluice_frame::{BlockEnd, Frame};
 use sluice_model::{Digest, END_OF_BLOCK, Generation, Pointer, Position};
 
 fn at(height: u64) -> Position {
@@ -104,7 +105,38 @@ pub async fn filters_by_route_and_tells_progress(backend: &dyn Backend) {
         }
     };
     assert!(parts > 0 && through.position == at(42), "progress follows the last frame");
+    tells_the_end_of_every_block(journal.as_ref(), writer.as_mut()).await;
     journal.close().await;
+}
+
+/// A small block of two frames: one of staking, and a last one of bank.
+fn in_two(height: u64) -> Vec<Frame> {
+    let part = |number: u32, store| {
+        let pairs = [(store, vec![1], height.to_be_bytes().to_vec())];
+        let mut frame = block_of(0, height, parent_of(height), &pairs).remove(0);
+        (frame.header.part, frame.header.first_index) = (number, number);
+        let end = BlockEnd { parts: 2, changes: 2, ..BlockEnd::default() };
+        frame.header.end = (number == 1).then_some(end);
+        frame
+    };
+    vec![part(0, "staking"), part(1, "bank")]
+}
+
+/// Behind block 42 of [`filters_by_route_and_tells_progress`]: the end of a block is told right
+/// behind its last frame that matches, also where more blocks are there already.
+async fn tells_the_end_of_every_block(journal: &dyn crate::Journal, writer: &mut dyn Writer) {
+    let mut digests = Vec::new();
+    for height in 43..=50 {
+        digests.push(append(writer, in_two(height)).await.unwrap().digest);
+    }
+    let from = ReadFrom::After(at(42), None);
+    let mut some = journal.read(&name(), from, stores(&["staking"])).await.unwrap();
+    for (height, digest) in (43..).zip(digests) {
+        let Item::Entry(stored) = next(some.as_mut()).await else { panic!("a frame") };
+        assert!(stored.header.height == height && stored.header.end.is_none());
+        let Item::Through(through) = next(some.as_mut()).await else { panic!("the end") };
+        assert_eq!((through.position, through.digest), (at(height), digest));
+    }
 }
 
 /// Frames that end at or before the index are left out.

@@ -100,6 +100,7 @@ impl Preparation {
             nonce: bytes::Bytes::new(),
             holder: String::new(),
             incarnations: 1,
+            oldest: 0,
             newest: 0,
             durable: 0,
             sealed: false,

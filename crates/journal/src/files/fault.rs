@@ -39,6 +39,7 @@ struct Disk {
     plan: Plan,
     operations: u64,
     syncs: u64,
+    repeated_syncs: u64,
     crashed: bool,
     next_inode: u64,
     inodes: HashMap<u64, Inode>,
@@ -53,8 +54,8 @@ struct Inode {
     cached: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
-    /// After a failed sync the system has dropped what it could not write and says no more.
-    lost: bool,
+    /// A sync of it has failed in this process.
+    failed: bool,
 }
 
 #[derive(Clone)]
@@ -104,6 +105,12 @@ impl FaultFiles {
         self.0.lock().syncs
     }
 
+    /// Syncs of files of which a sync had failed before in the same process. The journal must
+    /// never ask such a file again.
+    pub fn repeated_syncs(&self) -> u64 {
+        self.0.lock().repeated_syncs
+    }
+
     /// True once the planned crash has happened.
     pub fn crashed(&self) -> bool {
         self.0.lock().crashed
@@ -141,9 +148,12 @@ impl FaultFiles {
     /// The disk as it is, as if every process had been killed but the machine had not stopped.
     pub fn kill(&self) -> Self {
         let disk = self.0.lock();
+        let mut inodes = disk.inodes.clone();
+        // The next process knows nothing of failures that this one was told.
+        inodes.values_mut().for_each(|inode| inode.failed = false);
         Self(Arc::new(Mutex::new(Disk {
             next_inode: disk.next_inode,
-            inodes: disk.inodes.clone(),
+            inodes,
             names: disk.names.clone(),
             durable_names: disk.durable_names.clone(),
             unsynced_names: disk.unsynced_names.clone(),
@@ -406,9 +416,7 @@ impl FaultFile {
         disk.room(self.inode, grown_to)?;
         if let Some(inode) = disk.inodes.get_mut(&self.inode) {
             Inode::apply(&mut inode.cached, &change);
-            if !inode.lost {
-                inode.unsynced.push(change);
-            }
+            inode.unsynced.push(change);
         }
         if goes_on { Ok(()) } else { Err(io::Error::other("the machine stops")) }
     }
@@ -437,15 +445,18 @@ impl File for FaultFile {
         disk.step_or_stop()?;
         let fails = disk.sync_fails();
         let Some(inode) = disk.inodes.get_mut(&self.inode) else { return Ok(()) };
+        let repeated = inode.failed;
+        inode.failed |= fails;
         if fails {
-            inode.lost = true;
+            // As systems do it: what could not be written stays in the cache and counts as
+            // written. Only writing it once more would bring it to the disk.
             inode.unsynced.clear();
-            return Err(io::Error::other("planned failure of a sync"));
         }
         for change in std::mem::take(&mut inode.unsynced) {
             Inode::apply(&mut inode.durable, &change);
         }
-        Ok(())
+        disk.repeated_syncs += u64::from(repeated);
+        if fails { Err(io::Error::other("planned failure of a sync")) } else { Ok(()) }
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

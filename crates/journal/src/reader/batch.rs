@@ -71,13 +71,21 @@ impl EmbeddedReader {
         let mut damaged = self.damaged.clone();
         let mut told = self.told.clone();
         for (step, before) in &walk.steps {
-            let Some(entry) = step.entry() else {
-                if let Step::Damage(corruption) = step {
+            let entry = match step {
+                Step::Frame(entry) | Step::Notice(entry) => entry,
+                Step::End(done) => {
+                    if damaged.as_ref() != Some(&done.position) {
+                        told = done.position.clone();
+                        items.push((None, self.through(done)));
+                    }
+                    continue;
+                }
+                Step::Damage(corruption) => {
                     let through = corruption.through.clone();
                     told = through.unwrap_or_else(|| corruption.after.clone());
                     items.push((None, Item::Corrupt(corruption.clone())));
+                    continue;
                 }
-                continue;
             };
             let frame = frames.next().unwrap_or_else(|| Err(Unreadable::Damaged(String::new())));
             let block = entry.position();
@@ -95,9 +103,9 @@ impl EmbeddedReader {
                     }
                     items.push((Some(block), Item::Entry(self.view(frame))));
                 }
-                Err(Unreadable::Io(fault)) => return Err(self.io(fault, entry)),
+                Err(Unreadable::Io(fault)) => return Err(self.io(fault)),
                 Err(Unreadable::Damaged(cause)) => {
-                    self.still_there(entry)?;
+                    self.still_there()?;
                     // Nothing of a damaged block is worth having.
                     items.retain(|(of, _)| of.as_ref() != Some(&block));
                     let after = block_before(before, entry);
@@ -119,17 +127,18 @@ impl EmbeddedReader {
         Arc::new(Stored { header: Arc::clone(&frame.header), changes: bytes::Bytes::new() })
     }
 
-    /// A segment that was recycled under the reader is not damage.
-    fn still_there(&self, entry: &Entry) -> Result<(), ReadError> {
+    /// A segment that was recycled under the reader is not damage. Retention keeps the segments
+    /// that a block begins in for as long as the one whose index has it, so that one decides.
+    fn still_there(&self) -> Result<(), ReadError> {
         let state = self.log.state.read();
-        if entry.segment >= state.oldest_segment() {
+        if self.cursor.segment >= state.oldest_segment() {
             return Ok(());
         }
         Err(ReadError::OutOfRange { oldest: state.oldest().position() })
     }
 
-    fn io(&self, fault: Fault, entry: &Entry) -> ReadError {
-        match self.still_there(entry) {
+    fn io(&self, fault: Fault) -> ReadError {
+        match self.still_there() {
             Ok(()) => fault.into(),
             Err(gone) => gone,
         }
@@ -155,7 +164,7 @@ impl Step {
     fn entry(&self) -> Option<&Entry> {
         match self {
             Self::Frame(entry) | Self::Notice(entry) => Some(entry),
-            Self::Damage(_) => None,
+            Self::End(_) | Self::Damage(_) => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use sluice_sink_file::{
 use crate::{
     cli::FilesCommand,
     exit::{Exit, Failure, Outcome, on_path},
-    output::{Format, Out, Row, bytes, col, count, readable, wide},
+    output::{Format, Out, Row, bytes, col, count, note, readable, wide},
 };
 
 /// Longest key or value in a table, in characters.
@@ -125,6 +125,9 @@ fn verify(out: &mut Out, dir: &Path) -> Outcome {
         ))?;
     }
     out.flush()?;
+    if report.files == 0 && report.findings.is_empty() {
+        note(format!("nothing was checked: {} has no closed range of heights yet", dir.display()));
+    }
     Ok(if report.is_clean() { Exit::Ok } else { Exit::Data })
 }
 

@@ -1,6 +1,9 @@
 //! `sluice journal`: a directory of journals, read without changing anything.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::json;
 use sluice_frame::{Frame, Splicer};
@@ -11,20 +14,23 @@ use sluice_journal::{
 use sluice_model::{Filter, FilterSpec, IngestorName, Kind, StartPosition};
 
 use crate::{
-    cli::JournalCommand,
-    cmd::events::{Printer, whole},
+    cli::{ConfigArgs, JournalCommand, JournalDir},
+    cmd::{
+        config,
+        events::{Printer, whole},
+    },
     exit::{Exit, Failure, Outcome},
     output::{Out, Row, bytes, col, count, note, wide},
 };
 
-pub(crate) fn run(out: &mut Out, command: &JournalCommand) -> Outcome {
+pub(crate) fn run(out: &mut Out, command: &JournalCommand, file: Option<&Path>) -> Outcome {
     match command {
-        JournalCommand::Ls { dir } => ls(out, &dir.dir),
+        JournalCommand::Ls { dir } => ls(out, &place(dir, file)?),
         JournalCommand::Cat { dir, ingestor, filter, from, until, limit } => {
             let spec = FilterSpec::from(filter);
             let filter =
                 Filter::compile(&spec).map_err(|error| Failure::usage(error.to_string()))?;
-            let found = find(&dir.dir, ingestor)?;
+            let found = find(&place(dir, file)?, ingestor)?;
             let mut cat = Cat {
                 printer: Printer::new(false, *limit),
                 splicer: Splicer::new(Arc::new(filter), false),
@@ -38,12 +44,21 @@ pub(crate) fn run(out: &mut Out, command: &JournalCommand) -> Outcome {
         }
         JournalCommand::Verify { dir, ingestor } => {
             let found = match ingestor {
-                Some(ingestor) => vec![find(&dir.dir, ingestor)?],
-                None => all(&dir.dir)?,
+                Some(ingestor) => vec![find(&place(dir, file)?, ingestor)?],
+                None => all(&place(dir, file)?)?,
             };
             verify(out, &found)
         }
     }
+}
+
+/// Where the journals are.
+fn place(dir: &JournalDir, file: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &dir.dir {
+        return Ok(dir.clone());
+    }
+    let args = ConfigArgs { config: file.map(Path::to_owned), sets: Vec::new() };
+    Ok(config::load(&args)?.journal_dir())
 }
 
 fn failed(error: &JournalError) -> Failure {

@@ -1,26 +1,23 @@
 //! The services as commands: everything at once, or one.
 
+mod screen;
+
 use std::{io::IsTerminal, time::Duration};
 
 use sluice_config::Config;
-use sluice_proto::v1 as pb;
-use sluice_service::{Bound, Service, Shutdown, Transport};
+use sluice_service::{Bound, Service, Shutdown};
 use sluice_telemetry::TelemetryOptions;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{ConfigArgs, ReceiverAt, RunArgs, SinkArgs},
-    cmd::{config, ingestors},
+    cmd::config,
     exit::{Exit, Failure, Outcome},
     node::{self, GRACE},
-    output::{count, note},
-    progress::Progress,
+    output::{BARS, count, note},
     receiver::{self, Receiver},
 };
-
-/// How often the progress is looked at.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Which service a process is.
 #[derive(Debug)]
@@ -91,22 +88,24 @@ pub(crate) async fn run(args: &RunArgs, verbose: u8) -> Outcome {
         Some(at) => Some(WithReceiver::start(at).await?),
         None => None,
     };
-    let node::All { services, producer, account } = node::all(&config).await?;
+    let node::All { services, producer, sinks, account } = node::all(&config).await?;
     let (bound, addresses) = oneshot::channel();
     let told = config.clone();
     let listening = receiver.as_ref().map(|receiver| receiver.told.clone());
     let stop = shutdown.token();
     let telling = tokio::spawn(async move {
         if let Ok(bound) = addresses.await {
-            announce(&told, bound, listening.as_deref());
+            screen::announce(&told, bound, listening.as_deref());
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = show_progress(producer) => {}
+                () = screen::show_progress(producer, sinks) => stop.cancelled().await,
             }
+            screen::stopping();
         }
     });
     let served =
         sluice_service::serve(services, node::listen(&config), Some(bound), shutdown).await;
+    // Ended by the same stop; where nothing ever listened there was nothing to tell.
     telling.abort();
     if let Some(receiver) = receiver {
         receiver.stop().await;
@@ -150,76 +149,10 @@ fn telemetry(
         1 => "info".to_owned(),
         _ => "info,sluice=debug".to_owned(),
     };
+    sluice_telemetry::log_around(|line| BARS.suspend(line));
     let options = TelemetryOptions { log, otlp: config.telemetry.otlp.clone() };
     sluice_telemetry::init(service, &options)
         .map_err(|error| Failure::usage(error.to_string()).fix(config::SHOW_ALL))
-}
-
-/// Where everything is, and what to do next.
-fn announce(config: &Config, bound: Bound, receiver: Option<&str>) {
-    let scheme = if config.security.tls.is_some() { "https" } else { "http" };
-    let api = format!("{scheme}://{}", bound.api);
-    let standard = api == "http://127.0.0.1:7400";
-    let server = if standard { String::new() } else { format!(" --server {api}") };
-    note(format!(
-        "sluice {} is up: api {api}, admin http://{}, data in {}",
-        env!("CARGO_PKG_VERSION"),
-        bound.admin,
-        config.data_dir.display()
-    ));
-    if let Some(receiver) = receiver {
-        note(receiver);
-    }
-    for (name, ingestor) in &config.ingestors {
-        note(format!("  ingestor {name} ({})", ingestor.source.kind));
-        note(format!("    sluice tail {name} --from earliest{server}"));
-    }
-    if config.ingestors.is_empty() {
-        note("  no ingestors yet; add one to the file given with --config, or try:");
-        note("    sluice run --set 'ingestors.my-app.source={type=\"capture\"}'");
-        note("    echo '{\"height\":1,\"changes\":[]}' | sluice capture my-app");
-    }
-    if !config.streams.is_empty() {
-        note(format!("  {} streams: sluice streams lag{server}", config.streams.len()));
-    }
-    note(format!("  sluice status{server}   shows the rest; Ctrl-C drains and stops"));
-}
-
-/// A bar for every capture that is behind its source, until all have caught up once.
-async fn show_progress(producer: Transport) {
-    let mut producer = pb::producer_client::ProducerClient::new(producer);
-    let mut bars = std::collections::BTreeMap::new();
-    let mut done = std::collections::BTreeSet::new();
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let Ok(answer) = producer.list_ingestors(pb::ListIngestorsRequest {}).await else { return };
-        let all = answer.into_inner().ingestors;
-        for own in &all {
-            let (height, source) = (ingestors::height(own), own.source_height);
-            if source == 0 || done.contains(&own.ingestor) {
-                continue;
-            }
-            let bar =
-                bars.entry(own.ingestor.clone()).or_insert_with(|| Progress::new(&own.ingestor));
-            bar.set(height, source);
-            if height >= source {
-                if let Some(bar) = bars.remove(&own.ingestor) {
-                    bar.finish();
-                }
-                note(format!(
-                    "  {}: {} blocks, {} changes captured, at height {}",
-                    own.ingestor,
-                    count(own.blocks),
-                    count(own.changes),
-                    count(height)
-                ));
-                done.insert(own.ingestor.clone());
-            }
-        }
-        if !all.is_empty() && done.len() == all.len() {
-            return;
-        }
-    }
 }
 
 /// The bundled receiver beside the services.

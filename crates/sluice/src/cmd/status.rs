@@ -1,11 +1,13 @@
 //! `sluice status`: one screen; every bad line ends with the command to run.
 
+mod spread;
+
 use serde_json::{Value, json};
 use sluice_proto::v1 as pb;
 
 use crate::{
     cmd::{ingestors, streams},
-    connect::Server,
+    connect::{Access, Peer, Server},
     exit::{Exit, Failure, Outcome},
     output::{Out, Paint, bytes, count},
 };
@@ -47,8 +49,11 @@ struct Line {
     json: Value,
 }
 
-pub(crate) async fn run(server: &Server, out: &mut Out) -> Outcome {
-    let lines = look(server).await;
+pub(crate) async fn run(access: &Access, out: &mut Out) -> Outcome {
+    let lines = match access.spread() {
+        Some(config) => spread::look(access, config).await?,
+        None => look(&access.at(Peer::Router)?, &access.start("run")).await,
+    };
     let health = lines.iter().map(|line| line.health).max().unwrap_or(Health::Down);
     if out.is_json() {
         let all: Vec<Value> = lines
@@ -64,7 +69,7 @@ pub(crate) async fn run(server: &Server, out: &mut Out) -> Outcome {
                 })
             })
             .collect();
-        out.json(&json!({"health": health.word(), "server": server.url(), "items": all}))?;
+        out.json(&json!({"health": health.word(), "items": all}))?;
     } else {
         screen(out, &lines)?;
     }
@@ -91,56 +96,21 @@ fn screen(out: &mut Out, lines: &[Line]) -> Result<(), Failure> {
 }
 
 /// Asks every service that answers at this address. One of another address is no fault.
-async fn look(server: &Server) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let (coordinator, journals, captures, deliveries) = tokio::join!(
-        async {
-            let mut client = server.coordinator();
-            server.ask(client.list_locks(pb::ListLocksRequest::default())).await
-        },
-        async {
-            let mut client = server.router();
-            server.ask(client.list_journals(pb::ListJournalsRequest {})).await
-        },
+async fn look(server: &Server, start: &str) -> Vec<Line> {
+    let (locks, journals, captures, deliveries) = tokio::join!(
+        locks(server),
+        journals(server),
         ingestors::list(server),
-        streams::list(server),
+        streams::list(server)
     );
-    service(
-        &mut lines,
-        server,
-        "coordinator",
-        coordinator.map(|all| {
-            format!("{} locks held", all.locks.iter().filter(|lock| lock.owner.is_some()).count())
-        }),
-    );
-    let mut inner = Vec::new();
-    service(
-        &mut lines,
-        server,
-        "router",
-        journals.map(|all| {
-            inner.extend(all.journals.iter().map(|own| journal(server, own)));
-            format!("{} journals", all.journals.len())
-        }),
-    );
-    service(
-        &mut lines,
-        server,
-        "producer",
-        captures.map(|all| {
-            inner.extend(all.iter().map(|own| ingestor(server, own)));
-            format!("{} ingestors", all.len())
-        }),
-    );
-    service(
-        &mut lines,
-        server,
-        "sinks",
-        deliveries.map(|all| {
-            inner.extend(all.iter().map(|own| stream(server, own)));
-            format!("{} streams", all.len())
-        }),
-    );
+    let (mut lines, mut inner) = (Vec::new(), Vec::new());
+    lines.extend(service(server, "coordinator", start, locks.as_deref().map(held)));
+    inner.extend(journals.iter().flatten().map(|own| journal(server, own)));
+    lines.extend(service(server, "router", start, counted(&journals, "journals")));
+    inner.extend(captures.iter().flatten().map(|own| ingestor(server, own)));
+    lines.extend(service(server, "producer", start, counted(&captures, "ingestors")));
+    inner.extend(deliveries.iter().flatten().map(|own| stream(server, own)));
+    lines.extend(service(server, "sinks", start, counted(&deliveries, "streams")));
     // Nothing at all: one line says it.
     if lines.iter().all(|line| line.health == Health::Down) {
         lines.truncate(1);
@@ -150,30 +120,49 @@ async fn look(server: &Server) -> Vec<Line> {
     lines
 }
 
+async fn locks(server: &Server) -> Result<Vec<pb::LockStatus>, Failure> {
+    let mut client = server.coordinator();
+    Ok(server.ask(client.list_locks(pb::ListLocksRequest::default())).await?.locks)
+}
+
+async fn journals(server: &Server) -> Result<Vec<pb::JournalStatus>, Failure> {
+    let mut client = server.router();
+    Ok(server.ask(client.list_journals(pb::ListJournalsRequest {})).await?.journals)
+}
+
+fn held(locks: &[pb::LockStatus]) -> String {
+    format!("{} locks held", locks.iter().filter(|lock| lock.owner.is_some()).count())
+}
+
+fn counted<'a, T>(all: &'a Result<Vec<T>, Failure>, what: &str) -> Result<String, &'a Failure> {
+    all.as_ref().map(|all| format!("{} {what}", all.len()))
+}
+
+/// The line of a service; none if the address is that of another kind.
 fn service(
-    lines: &mut Vec<Line>,
     server: &Server,
     what: &'static str,
-    answer: Result<String, Failure>,
-) {
+    start: &str,
+    answer: Result<String, &Failure>,
+) -> Option<Line> {
     let line = |health, text: String, run: &str| Line {
         what,
         name: server.url().to_owned(),
         health,
         text,
         run: run.to_owned(),
-        json: Value::Null,
+        json: json!({"server": server.url()}),
     };
     match answer {
-        Ok(text) => lines.push(line(Health::Ok, text, "")),
-        Err(failure) if failure.exit() == Exit::NotFound => {}
+        Ok(text) => Some(line(Health::Ok, text, "")),
+        Err(failure) if failure.exit() == Exit::NotFound => None,
         Err(failure) if failure.exit() == Exit::Unreachable => {
-            lines.push(line(Health::Down, "nothing answers".to_owned(), "sluice run"));
+            Some(line(Health::Down, "nothing answers".to_owned(), start))
         }
         Err(failure) => {
             let text = failure.to_string();
             let text = text.lines().next().unwrap_or_default().to_owned();
-            lines.push(line(Health::Degraded, text, "sluice status -o json"));
+            Some(line(Health::Degraded, text, "sluice status -o json"))
         }
     }
 }
@@ -242,7 +231,7 @@ fn stream(server: &Server, own: &pb::StreamStatus) -> Line {
         count(own.checkpoint_height),
         count(streams::lag(own))
     );
-    if health != Health::Ok {
+    if health != Health::Ok || (own.state() == State::Starting && !own.cause.is_empty()) {
         text = format!("{text}: {}", own.cause);
     }
     let run = format!("sluice streams get {} --server {}", own.name, server.url());
@@ -277,8 +266,9 @@ mod tests {
 
     #[tokio::test]
     async fn silence_is_one_line_and_down() {
-        let lines = look(&server()).await;
+        let lines = look(&server(), "sluice run").await;
         assert_eq!(lines.len(), 1);
         assert_eq!((lines[0].what, lines[0].health), ("server", Health::Down));
+        assert_eq!(lines[0].run, "sluice run");
     }
 }

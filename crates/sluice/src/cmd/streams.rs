@@ -99,8 +99,9 @@ pub(crate) fn lag(status: &pb::StreamStatus) -> u64 {
     head(status).saturating_sub(status.checkpoint_height)
 }
 
+/// The journal's head as last heard. The journal has at least what was delivered.
 fn head(status: &pb::StreamStatus) -> u64 {
-    status.head.as_ref().map_or(0, |head| head.height)
+    status.head.as_ref().map_or(0, |head| head.height).max(status.checkpoint_height)
 }
 
 fn last_delivery(status: &pb::StreamStatus) -> String {

@@ -3,7 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use ring::digest::{SHA256, digest};
+
 use crate::exit::{Exit, Failure, on_path};
+
+/// Most transactions of a block for which its metadata is computed: the way is short, not fast.
+const MOST_TXS: usize = 1000;
 
 /// One pair of a data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +78,74 @@ impl Block {
         let mut file = (body.len() as u64).to_be_bytes().to_vec();
         file.extend(body);
         file
+    }
+}
+
+impl Block {
+    /// The meta file without the transactions that are not the block's own: the node repeats those
+    /// of earlier blocks. Which are, the hash in the header tells; `None` if it does not.
+    pub(crate) fn own_meta(&self) -> Option<Vec<u8>> {
+        let (_, mut body) = self.meta.split_first_chunk::<8>()?;
+        let mut fields = Vec::new();
+        while !body.is_empty() {
+            let whole = body;
+            let tag = take_number(&mut body)?;
+            let content = take_bytes(&mut body)?;
+            fields.push((tag, content, whole.get(..whole.len() - body.len())?));
+        }
+        let (_, request, _) = fields.iter().find(|(tag, ..)| *tag == 0x0a)?;
+        let data_hash = inside(inside(request, 0x12)?, 0x3a)?;
+        let delivered = fields.iter().filter(|(tag, ..)| *tag == 0x1a);
+        let hashes: Vec<_> = delivered
+            .map(|(_, tx, _)| inside(tx, 0x0a).and_then(|request| inside(request, 0x0a)))
+            .map(|tx| hash(&[tx.unwrap_or_default()]))
+            .collect();
+        let mut repeated = (0..=hashes.len())
+            .rev()
+            .take(MOST_TXS)
+            .find(|own| hashes.get(*own..).is_some_and(|own| tree(own) == data_hash))?;
+        let mut file = vec![0; 8];
+        for (tag, _, raw) in fields {
+            if tag == 0x1a && repeated > 0 {
+                repeated -= 1;
+            } else {
+                file.extend(raw);
+            }
+        }
+        let length = (file.len() - 8) as u64;
+        file.splice(..8, length.to_be_bytes());
+        Some(file)
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> Vec<u8> {
+    digest(&SHA256, &parts.concat()).as_ref().to_vec()
+}
+
+/// The root of a node's tree over hashes of transactions.
+fn tree(hashes: &[Vec<u8>]) -> Vec<u8> {
+    match hashes {
+        [] => hash(&[]),
+        [one] => hash(&[&[0], one]),
+        more => {
+            let (left, right) = more.split_at(more.len().next_power_of_two() / 2);
+            hash(&[&[1], &tree(left), &tree(right)])
+        }
+    }
+}
+
+/// The content of the first field with this tag, among numbers and length-delimited fields.
+fn inside(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
+    loop {
+        let tag = take_number(&mut message)?;
+        if tag & 7 == 0 {
+            take_number(&mut message)?;
+            continue;
+        }
+        let content = (tag & 7 == 2).then(|| take_bytes(&mut message))??;
+        if tag == wanted {
+            return Some(content);
+        }
     }
 }
 
@@ -161,6 +234,49 @@ mod tests {
         assert_eq!(block.filtered(&["bank", "gov"]), FILE);
         assert_eq!(block.filtered(&["gov"]), b"\0\0\0\0\0\0\0\x0b\x0a\x0a\x03gov\x10\x01\x1a\x01k");
         assert_eq!(block.filtered(&[]), [0; 8]);
+    }
+
+    #[test]
+    fn metadata_has_the_transactions_that_the_summary_counts() {
+        let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
+        let summary = std::fs::read(testdata.join("cosmos-recording.json")).unwrap();
+        let summary: serde_json::Value = serde_json::from_slice(&summary).unwrap();
+        let mut expected = vec![0; 300];
+        for block in summary["blocks_with_txs"].as_array().unwrap() {
+            let height = usize::try_from(block["height"].as_u64().unwrap()).unwrap();
+            expected[height - 1] = block["txs"].as_u64().unwrap();
+        }
+        let recording = Recording::read(&testdata.join("cosmos-recording")).unwrap();
+        let found: Vec<u64> = recording
+            .blocks
+            .iter()
+            .map(|block| {
+                let meta = block.own_meta().unwrap();
+                assert_eq!(meta[..8], (meta.len() as u64 - 8).to_be_bytes());
+                let (mut rest, mut txs) = (&meta[8..], 0);
+                while !rest.is_empty() {
+                    txs += u64::from(take_number(&mut rest).unwrap() == 0x1a);
+                    take_bytes(&mut rest).unwrap();
+                }
+                txs
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn metadata_without_a_hash_that_fits_is_none() {
+        let block = |meta: &[u8]| {
+            let meta = meta.to_vec();
+            Block { height: 1, pairs: Vec::new(), data: Vec::new(), meta }.own_meta()
+        };
+        let empty = [&b"\0\0\0\0\0\0\0\x26\x0a\x24\x12\x22\x3a\x20"[..], &hash(&[])].concat();
+        assert_eq!(block(&empty), Some(empty.clone()));
+        let mut other = empty;
+        *other.last_mut().unwrap() ^= 1;
+        assert_eq!(block(&other), None);
+        assert_eq!(block(b"\0\0\0\0\0\0\0\x04\x0a\x02\x12\0"), None, "no hash");
+        assert_eq!(block(b"\0\0\0\0\0\0\0\x02mm"), None, "no message");
     }
 
     #[test]

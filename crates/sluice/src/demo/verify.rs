@@ -46,28 +46,35 @@ impl Verdict {
                 None => block.data.clone(),
                 Some(stores) => block.filtered(stores),
             };
-            self.same_bytes(&data_file(dir, block.height), &data);
-            if stores.is_none() {
-                self.whole(&meta_file(dir, block.height), block.meta.len());
+            self.files += u64::from(self.same_bytes(&data_file(dir, block.height), &data));
+            if stores.is_some() {
+                continue;
+            }
+            let meta = meta_file(dir, block.height);
+            match block.own_meta() {
+                Some(expected) => drop(self.same_bytes(&meta, &expected)),
+                None => self.whole(&meta, block.meta.len()),
             }
         }
     }
 
-    fn same_bytes(&mut self, path: &Path, expected: &[u8]) {
-        match std::fs::read(path) {
-            Ok(found) if found == expected => self.files += 1,
-            Ok(found) => self.wrong(format!(
+    fn same_bytes(&mut self, path: &Path, expected: &[u8]) -> bool {
+        let wrong = match std::fs::read(path) {
+            Ok(found) if found == expected => return true,
+            Ok(found) => format!(
                 "{}: {} bytes, expected {} others",
                 path.display(),
                 found.len(),
                 expected.len()
-            )),
-            Err(error) => self.wrong(format!("{}: {error}", path.display())),
-        }
+            ),
+            Err(error) => format!("{}: {error}", path.display()),
+        };
+        self.wrong(wrong);
+        false
     }
 
-    /// A meta file is whole, and no larger than the node's: the capture leaves out what the node
-    /// repeats of earlier blocks, so its bytes are not the node's.
+    /// A meta file is whole, and no larger than the node's. All that can be said where the
+    /// recording does not tell which of its transactions repeat those of earlier blocks.
     fn whole(&mut self, path: &Path, recorded: usize) {
         let found = match std::fs::read(path) {
             Ok(found) => found,
@@ -266,5 +273,29 @@ mod tests {
         assert_eq!((judge().files, judge().wrong.len()), (2, 1));
         std::fs::write(meta_file(dir.path(), 3), b"\0\0\0\0\0\0\0\x02m").unwrap();
         assert_eq!((judge().files, judge().wrong.len()), (2, 2), "a torn meta file");
+    }
+
+    #[test]
+    fn a_meta_file_with_a_transaction_of_an_earlier_block_is_found() {
+        let recorded =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/cosmos-recording");
+        let mut recording = Recording::read(&recorded).unwrap();
+        recording.blocks.truncate(2);
+        let dir = tempfile::tempdir().unwrap();
+        for block in &recording.blocks {
+            std::fs::write(data_file(dir.path(), block.height), &block.data).unwrap();
+            let meta = block.own_meta().unwrap();
+            std::fs::write(meta_file(dir.path(), block.height), meta).unwrap();
+        }
+        let judge = || {
+            let mut verdict = Verdict::default();
+            verdict.block_files(&recording, dir.path(), None);
+            (verdict.files, verdict.wrong)
+        };
+        assert_eq!(judge(), (2, Vec::new()));
+        std::fs::write(meta_file(dir.path(), 1), &recording.blocks[0].meta).unwrap();
+        let (files, wrong) = judge();
+        assert_eq!((files, wrong.len()), (2, 1));
+        assert!(wrong[0].contains("block-1-meta"), "{wrong:?}");
     }
 }
