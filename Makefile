@@ -29,9 +29,11 @@ check: setup ## formatting, lints and documentation, warnings denied
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
-bench: setup ## the numbers of the README, with their floors measured in the same run
+bench: build ## the numbers of the README, with their floors measured in the same run
+	$(CARGO) bench --locked -p sluice-frame --bench frame
 	$(CARGO) bench --locked -p sluice-journal --bench append
 	$(CARGO) bench --locked -p sluice-router --bench subscribe
+	$(CARGO) bench --locked -p sluice-tests --bench process
 
 e2e: setup ## what needs Go: a fresh recording of a real Cosmos SDK node, imported and verified
 	tests/e2e.sh
