@@ -1,7 +1,9 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range, sync::LazyLock};
 
+use blake3::Hasher;
 use bytes::Bytes;
 use sluice_model::{Digest, Generation, Pointer, filter::PSEUDO_STORE_PREFIX};
+use smallvec::SmallVec;
 
 use crate::{
     error::FrameError,
@@ -13,6 +15,11 @@ use crate::{
 const STATE_CONTEXT: &str = "sluice.v1 state digest";
 const BLOCK_CONTEXT: &str = "sluice.v1 block digest";
 const METADATA_CONTEXT: &str = "sluice.v1 metadata digest";
+
+/// Deriving a context costs as much as hashing a small store, so it is done once.
+static STATE: LazyLock<Hasher> = LazyLock::new(|| Hasher::new_derive_key(STATE_CONTEXT));
+static BLOCK: LazyLock<Hasher> = LazyLock::new(|| Hasher::new_derive_key(BLOCK_CONTEXT));
+static METADATA: LazyLock<Hasher> = LazyLock::new(|| Hasher::new_derive_key(METADATA_CONTEXT));
 
 /// The digests of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +34,8 @@ pub struct Digests {
 
 /// Computes the digests of a block while its frames pass by, in one pass over the bytes.
 ///
-/// A store's digest covers the height and its changes in order, as they are encoded; the block's
-/// covers parent digest, generation, pointer, height, the order of stores, their digests and the
+/// A store's digest covers its changes in order, as they are encoded, and then the height; that
+/// order keeps the changes aligned to the hash's own chunks. The block's covers parent digest, generation, pointer, height, the order of stores, their digests and the
 /// metadata. Never covered: epoch, topics, frame cuts, times and pseudo stores.
 #[derive(Debug)]
 pub struct Digester {
@@ -36,9 +43,17 @@ pub struct Digester {
     generation: Generation,
     pointer: Pointer,
     height: u64,
-    stores: Vec<(String, blake3::Hasher)>,
+    stores: Vec<Store>,
     index: HashMap<String, usize>,
-    metadata: Option<blake3::Hasher>,
+    metadata: Option<Hasher>,
+}
+
+#[derive(Debug)]
+struct Store {
+    name: String,
+    hasher: Hasher,
+    /// Where its changes lie in the frame at hand.
+    stretches: SmallVec<[Range<usize>; 1]>,
 }
 
 impl Digester {
@@ -55,43 +70,67 @@ impl Digester {
         }
     }
 
-    /// Adds the next part of the block. The frame's table must be verified.
+    /// Adds the next part of the block. The frame's table must be verified before the digests count.
     pub fn add(&mut self, frame: &Frame) -> Result<(), FrameError> {
         if let Some(metadata) = &frame.header.metadata {
             let hasher = self.metadata.get_or_insert_with(|| {
-                let mut hasher = blake3::Hasher::new_derive_key(METADATA_CONTEXT);
+                let mut hasher = METADATA.clone();
                 put_text(&metadata.type_url, &mut hasher);
                 hasher
             });
             hasher.update(&metadata.value);
         }
-        let mut at = 0usize;
-        for run in &frame.header.runs {
-            let wrong = FrameError::Table("a run points beyond the changes");
-            let route = frame.header.routes.get(run.route as usize).ok_or(wrong)?;
-            let end = at + run.bytes as usize;
-            let bytes = frame
-                .changes
-                .get(at..end)
-                .ok_or(FrameError::Table("a run points beyond the changes"))?;
-            if !route.store.starts_with(PSEUDO_STORE_PREFIX) {
-                self.store(&route.store).update(bytes);
+        self.find_stretches(frame)?;
+        // Short stretches are put together first: the hash is several times faster over long ones.
+        let mut gathered = Vec::new();
+        for store in &mut self.stores {
+            let stretches = store.stretches.iter().filter_map(|at| frame.changes.get(at.clone()));
+            if store.stretches.len() > 1 {
+                gathered.clear();
+                stretches.for_each(|bytes| gathered.extend_from_slice(bytes));
+                store.hasher.update(&gathered);
+            } else {
+                stretches.for_each(|bytes| _ = store.hasher.update(bytes));
             }
-            at = end;
+            store.stretches.clear();
         }
         Ok(())
     }
 
-    fn store(&mut self, name: &str) -> &mut blake3::Hasher {
-        let known = self.index.get(name).copied();
-        let at = known.unwrap_or_else(|| {
-            let mut hasher = blake3::Hasher::new_derive_key(STATE_CONTEXT);
-            hasher.update(&self.height.to_le_bytes());
-            self.stores.push((name.to_owned(), hasher));
-            self.index.insert(name.to_owned(), self.stores.len() - 1);
-            self.stores.len() - 1
-        });
-        &mut self.stores[at].1
+    /// Notes per store where its changes lie.
+    fn find_stretches(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        let mut end = 0usize;
+        let mut of_route = vec![None; frame.header.routes.len()];
+        for run in &frame.header.runs {
+            let begin = end;
+            end += run.bytes as usize;
+            let route = frame.header.routes.get(run.route as usize);
+            let Some(route) = route.filter(|_| end <= frame.changes.len()) else {
+                return Err(FrameError::Table("a run points beyond the changes"));
+            };
+            if route.store.starts_with(PSEUDO_STORE_PREFIX) {
+                continue;
+            }
+            let known = of_route.get(run.route as usize).copied().flatten();
+            let at = known.unwrap_or_else(|| self.store(&route.store));
+            of_route[run.route as usize] = Some(at);
+            let store = &mut self.stores[at];
+            match store.stretches.last_mut() {
+                Some(last) if last.end == begin => last.end = end,
+                _ => store.stretches.push(begin..end),
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, name: &str) -> usize {
+        if let Some(at) = self.index.get(name) {
+            return *at;
+        }
+        let (name, hasher) = (name.to_owned(), STATE.clone());
+        self.index.insert(name.clone(), self.stores.len());
+        self.stores.push(Store { name, hasher, stretches: SmallVec::new() });
+        self.stores.len() - 1
     }
 
     /// The digests of everything added.
@@ -99,10 +138,13 @@ impl Digester {
         let states: Vec<StateDigest> = self
             .stores
             .into_iter()
-            .map(|(store, hasher)| StateDigest { store, digest: hasher.finalize().into() })
+            .map(|mut store| {
+                store.hasher.update(&self.height.to_le_bytes());
+                StateDigest { store: store.name, digest: store.hasher.finalize().into() }
+            })
             .collect();
         let metadata = self.metadata.map(|hasher| hasher.finalize().into());
-        let mut hasher = blake3::Hasher::new_derive_key(BLOCK_CONTEXT);
+        let mut hasher = BLOCK.clone();
         hasher.update(self.parent.as_bytes());
         hasher.update(&self.generation.0.to_le_bytes());
         put_bytes(self.pointer.as_bytes(), &mut hasher);
@@ -132,17 +174,17 @@ impl Digests {
 
 /// The digest of a whole metadata value.
 pub fn metadata_digest(type_url: &str, value: &Bytes) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key(METADATA_CONTEXT);
+    let mut hasher = METADATA.clone();
     put_text(type_url, &mut hasher);
     hasher.update(value);
     hasher.finalize().into()
 }
 
-fn put_text(text: &str, hasher: &mut blake3::Hasher) {
+fn put_text(text: &str, hasher: &mut Hasher) {
     put_bytes(text.as_bytes(), hasher);
 }
 
-fn put_bytes(bytes: &[u8], hasher: &mut blake3::Hasher) {
+fn put_bytes(bytes: &[u8], hasher: &mut Hasher) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);
 }

@@ -3,7 +3,10 @@
     reason = "frames are bounded far below 4 GiB, runs and routes far below 2^32"
 )]
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use sluice_model::Filter;
@@ -47,6 +50,8 @@ struct Subset {
     table: RouteTable,
     /// By number in the whole table: the number in the subset, or nothing.
     numbers: Vec<Option<u32>>,
+    /// The stores in the table.
+    stores: HashSet<Arc<str>>,
 }
 
 impl Splicer {
@@ -66,7 +71,8 @@ impl Splicer {
     pub fn splice(&mut self, header: &Header, changes: &Bytes) -> Option<WireFrame> {
         let metadata = header.metadata.as_ref().filter(|_| self.metadata);
         let inside = self.filter.looks_inside_runs();
-        let (selection, table) = match self.mask(&header.routes) {
+        let mask = self.mask(&header.routes);
+        let (selection, table) = match &mask {
             Mask::Nothing => (Selection::default(), RouteTable::default()),
             Mask::Everything if !inside => return whole(header, changes, metadata),
             Mask::Everything => {
@@ -88,7 +94,10 @@ impl Splicer {
             return None;
         }
         let head = Header { routes: table, runs: selection.runs, ..bare(header) };
-        let asked = |state: &StateDigest| head.routes.iter().any(|r| *r.store == *state.store);
+        let asked = |state: &StateDigest| match &mask {
+            Mask::Some(subset) if !inside => subset.stores.contains(state.store.as_str()),
+            _ => head.routes.iter().any(|route| *route.store == *state.store),
+        };
         let head = head.encode_with(header.end.as_ref(), asked, metadata);
         Some(WireFrame { head, slices: slices(changes, &selection.ranges) })
     }
@@ -122,7 +131,10 @@ impl Splicer {
         match kept.len() {
             0 => Mask::Nothing,
             n if n == numbers.len() => Mask::Everything,
-            _ => Mask::Some(Arc::new(Subset { table: RouteTable::new(kept), numbers })),
+            _ => {
+                let stores = kept.iter().map(|route| Arc::clone(&route.store)).collect();
+                Mask::Some(Arc::new(Subset { table: RouteTable::new(kept), numbers, stores }))
+            }
         }
     }
 
