@@ -55,7 +55,7 @@ struct Writing {
     durable: u64,
     marked: u64,
     file_len: u64,
-    /// Something failed that leaves unknown what the file holds.
+    /// Something failed, or may have, that leaves unknown what the file holds.
     spoiled: bool,
 }
 
@@ -117,7 +117,8 @@ impl Core {
             let state = log.state.read();
             let active = state.active.as_ref()?;
             let (incarnation, file_len) = (active.incarnation, active.file_len);
-            let (durable, marked, spoiled) = (len, len, false);
+            // What failed in an earlier process nobody knows.
+            let (durable, marked, spoiled) = (len, len, true);
             Some(Writing { number, incarnation, file, len, durable, marked, file_len, spoiled })
         });
         let next_incarnation = control.incarnations;

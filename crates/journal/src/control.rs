@@ -12,7 +12,7 @@ use sluice_model::{Epoch, Head, IngestorName, JournalId};
 use crate::{
     codec::{Get, Put, unseal},
     error::{At, Fault},
-    files::{File, Files, read_up_to, replace, write_all},
+    files::{File, Files, put, read_up_to, replace, write_all},
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLCTRL01");
@@ -143,6 +143,22 @@ impl ControlFile {
         }
     }
 
+    /// Makes the record that was read certain to be on the disk. The process that wrote it may
+    /// have ended before it was, or been told that it is not, and the slot that is overwritten
+    /// next may be the only one that is. A new file relies neither on the old one nor on its
+    /// name; if there is no room for one, the same bytes are written once more in their place.
+    pub(crate) fn settle(&mut self, control: &Control) -> Result<(), Fault> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let slot = control.encode(self.version);
+        match put(self.files.as_ref(), &self.path, &twice(&slot)).at("replace", &self.path) {
+            Ok(()) => self.file = Some(self.files.open(&self.path).at("open", &self.path)?),
+            Err(fault) if fault.is_full() => self.overwrite(file, &slot)?,
+            Err(fault) => return Err(fault),
+        }
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        self.files.sync_dir(dir).at("sync", dir)
+    }
+
     /// The same in both slots, for what may not be forgotten with one of them: the fence.
     pub(crate) fn write_twice(&mut self, control: &Control) -> Result<(), Fault> {
         self.write(control)?;
@@ -154,15 +170,23 @@ impl ControlFile {
         self.version += 1;
         let slot = control.encode(self.version);
         let Some(file) = self.file.take() else {
-            // Both slots, so that the file has its final length.
-            let both = [slot.as_slice(), slot.as_slice()].concat();
-            replace(self.files.as_ref(), &self.path, &both).at("replace", &self.path)?;
+            replace(self.files.as_ref(), &self.path, &twice(&slot)).at("replace", &self.path)?;
             self.file = Some(self.files.open(&self.path).at("open", &self.path)?);
             return Ok(());
         };
-        write_all(file.as_ref(), &slot, self.version % 2 * SLOT as u64).at("write", &self.path)?;
+        self.overwrite(file, &slot)
+    }
+
+    /// Writes the slot of the version and keeps the file if that is durable.
+    fn overwrite(&mut self, file: Arc<dyn File>, slot: &[u8]) -> Result<(), Fault> {
+        write_all(file.as_ref(), slot, self.version % 2 * SLOT as u64).at("write", &self.path)?;
         file.sync().at("sync", &self.path)?;
         self.file = Some(file);
         Ok(())
     }
+}
+
+/// Both slots, so that the file has its final length.
+fn twice(slot: &[u8]) -> Vec<u8> {
+    [slot, slot].concat()
 }

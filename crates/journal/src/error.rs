@@ -209,9 +209,14 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// True if room is all that was missing.
+    /// True if room is all that was missing. A sync that failed for lack of room is a failed
+    /// sync: nobody knows what of the file is durable.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        self.action != "sync"
+            && matches!(
+                self.source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
     }
 }
 

@@ -54,7 +54,8 @@ pub trait Files: Send + Sync + fmt::Debug {
     /// Makes the names in a directory durable.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's. As with [`File::sync`], asking again would not tell what is durable; only
+    /// naming the files anew does.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes an exclusive lock on a file, made if missing, for as long as the result lives.
@@ -82,7 +83,7 @@ pub trait File: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The system's. Afterwards nobody knows what of the file is durable, and asking again would
-    /// not tell.
+    /// not tell: systems keep showing what they could not write, and take it for written.
     fn sync(&self) -> io::Result<()>;
 
     /// Reserves room and makes the file at least this long.
@@ -133,12 +134,18 @@ pub(crate) fn read_up_to(file: &dyn File, offset: u64, len: usize) -> io::Result
     Ok(buffer)
 }
 
-/// Replaces a file by one with this content, durably: whoever reads finds the old or the new one.
-pub(crate) fn replace(files: &dyn Files, path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a file by one with this content: whoever reads finds the old or the new one, and so
+/// does the next start after a loss of power. Enough for what only repeats what other files say.
+pub(crate) fn put(files: &dyn Files, path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let file = files.create(&temporary)?;
     write_all(file.as_ref(), content, 0)?;
     file.sync()?;
-    files.rename(&temporary, path)?;
+    files.rename(&temporary, path)
+}
+
+/// The same durably: after a loss of power it is the new one.
+pub(crate) fn replace(files: &dyn Files, path: &Path, content: &[u8]) -> io::Result<()> {
+    put(files, path, content)?;
     files.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }

@@ -129,7 +129,8 @@ pub fn segments(journal: &Path) -> Result<Vec<Segment>, JournalError> {
     Ok(segments)
 }
 
-/// Goes over the records of one segment; `visit` says whether to go on.
+/// Goes over the records of one segment that count; `visit` says whether to go on. What a failed
+/// sync left behind, and the next segment holds again, is passed over.
 ///
 /// # Errors
 /// When files cannot be read, or the segment's header is damaged.
@@ -149,8 +150,12 @@ pub fn records(
         .map_err(|reason| JournalError::Invalid(format!("{}: {reason}", path.display())))?;
     let origin = Origin { seed: seed(id), incarnation: segment.incarnation };
     let durable = mark(&bytes, segment.incarnation).unwrap_or(0);
+    let counts = counted(&dir, number).unwrap_or(u64::MAX);
     let mut interner = RouteInterner::default();
     for found in survey(&bytes, origin, RECORDS, durable).found {
+        if found.offset >= counts {
+            break;
+        }
         let (writer_id, appended, frame) = match found.record {
             Ok(record) => {
                 let begin = usize::try_from(record.offset).unwrap_or(usize::MAX)
@@ -168,6 +173,13 @@ pub fn records(
         }
     }
     Ok(())
+}
+
+/// Bytes of a segment that count, if the next segment says so.
+fn counted(dir: &Dir, number: u32) -> Option<u64> {
+    let next = RealFiles.open(&dir.segment(number.checked_add(1)?)).ok()?;
+    let header = SegmentHeader::read(next.as_ref()).ok()?.ok()?;
+    (header.previous_len > 0).then_some(header.previous_len)
 }
 
 /// Verifies one journal's directory that no process works on.

@@ -27,7 +27,7 @@ const STEP: usize = 256;
 /// Entries passed without a match before progress is told.
 const PROGRESS_EVERY: usize = 4096;
 /// Bytes fetched in one go.
-const FETCH_BYTES: usize = 1 << 20;
+const FETCH_BYTES: usize = 256 << 10;
 /// Frames fetched in one go.
 const FETCH_FRAMES: usize = 64;
 
@@ -313,7 +313,7 @@ impl Walk {
 
 impl Masks {
     fn selects(&mut self, entry: &Entry, index: &SegIndex, select: &Select) -> bool {
-        if select.metadata && entry.metadata {
+        if select.every || (select.metadata && entry.metadata) {
             return true;
         }
         *self.known.entry(entry.set).or_insert_with(|| {

@@ -148,8 +148,8 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Encodes a header and sums up the bytes.
-    pub(crate) fn new(header: &Header, changes: Bytes) -> Self {
+    /// Encodes a header and sums it up; the changes come with their checksum.
+    pub(crate) fn new(header: &Header, changes: Bytes, changes_crc: u32) -> Self {
         let encoded = header.encode();
         Self {
             kind: header.kind.number(),
@@ -158,7 +158,7 @@ impl Prepared {
             height: header.height,
             header_crc: crc32c::crc32c(&encoded),
             header: encoded,
-            changes_crc: crc32c::crc32c(&changes),
+            changes_crc,
             changes,
         }
     }

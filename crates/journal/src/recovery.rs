@@ -1,6 +1,8 @@
 //! Loads the journal of one ingestor from its directory: headers and summaries of the sealed
 //! segments, every record of the newest one.
 
+mod settle;
+
 use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use sluice_model::{Epoch, Head, JournalId};
 use crate::{
     control::{Control, ControlFile, NoControl},
     error::{At, Fault, JournalError},
-    files::{File, Files, read_up_to, replace, write_all},
+    files::{File, Files, put, read_up_to},
     index::{
         SegIndex, Summary,
         codec::{SUMMARY_LEN, Subject, decode_summary},
@@ -20,10 +22,7 @@ use crate::{
     survey::{Survey, survey},
 };
 
-/// Most bytes of a torn tail that are kept aside.
-const MAX_CUT: u64 = 64 << 20;
-/// Most files with torn tails.
-const MAX_CUTS: usize = 4;
+use settle::Refused;
 
 /// A segment that takes no more records.
 #[derive(Clone, Debug)]
@@ -34,7 +33,8 @@ pub(crate) struct Meta {
     pub(crate) len: u64,
     /// Bytes of the file.
     pub(crate) file_len: u64,
-    /// A write or a sync of the file failed, or its header cannot be read: it is not used again.
+    /// A write or a sync of the file failed, or may have in an earlier process: once it is
+    /// retired it is not used again.
     pub(crate) spoiled: bool,
     pub(crate) summary: Summary,
 }
@@ -66,8 +66,27 @@ pub(crate) struct Loader<'a> {
     pub(crate) dir: &'a Dir,
 }
 
-/// Sealed segments, the newest one, and where the log stands.
-type Segments = (VecDeque<Arc<Meta>>, Option<Newest>, Replay);
+/// Sealed segments, how the last of them ends, and where the log stands.
+type Segments = (VecDeque<Arc<Meta>>, Ending, Replay);
+
+/// How the newest segment ends.
+#[derive(Debug)]
+enum Ending {
+    /// There is no segment that takes records.
+    Sealed,
+    Takes(Newest),
+    /// Its end could not be made durable where it is.
+    Refused(Refused),
+}
+
+/// What was read of a segment.
+#[derive(Debug)]
+struct Scan {
+    index: SegIndex,
+    replay: Replay,
+    survey: Survey,
+    bytes: Bytes,
+}
 
 /// A segment file with its header, as far as it can be read.
 #[derive(Debug)]
@@ -82,13 +101,12 @@ struct Opened {
 impl Loader<'_> {
     /// Loads the journal; `None` if there is none.
     pub(crate) fn load(&self) -> Result<Option<Loaded>, JournalError> {
-        let names = self.files.list(&self.dir.0).at("list", &self.dir.0)?;
-        let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
         let path = self.dir.control();
         let no_fence = |reason: String| JournalError::NoFenceState { file: path.clone(), reason };
-        let (control_file, mut control) = match ControlFile::load(Arc::clone(self.files), &path) {
+        let (mut control_file, mut control) = match ControlFile::load(Arc::clone(self.files), &path)
+        {
             Ok(loaded) => loaded,
-            Err(NoControl::Missing) if numbers.is_empty() => return Ok(None),
+            Err(NoControl::Missing) if self.numbers()?.is_empty() => return Ok(None),
             Err(NoControl::Missing) => {
                 return Err(no_fence("the control record is missing".to_owned()));
             }
@@ -97,15 +115,39 @@ impl Loader<'_> {
             }
             Err(NoControl::Io(fault)) => return Err(fault.into()),
         };
-        self.finish_trim(&mut numbers, control.oldest);
-        let segments = numbers
-            .iter()
-            .map(|number| self.open(*number, control.id))
-            .collect::<Result<Vec<_>, Fault>>()?;
-        let (sealed, newest, replay) = self.segments(&segments, &mut control)?;
+        control_file.settle(&control)?;
+        let (sealed, newest, replay) = loop {
+            let segments = self.retained(&control)?;
+            let (sealed, ending, replay) = self.segments(&segments, &mut control)?;
+            match ending {
+                Ending::Takes(newest) => break (sealed, Some(newest), replay),
+                Ending::Sealed => break (sealed, None, replay),
+                // What is moved is durable, so this comes round once.
+                Ending::Refused(tail) => {
+                    self.move_tail(&segments, &tail, &mut control, &mut control_file)?;
+                }
+            }
+        };
         control.fence = control.fence.max(replay.fence);
         control.writer = control.writer.max(replay.writer);
         Ok(Some(Loaded { control, control_file, sealed, newest, replay }))
+    }
+
+    fn numbers(&self) -> Result<Vec<u32>, Fault> {
+        let names = self.files.list(&self.dir.0).at("list", &self.dir.0)?;
+        Ok(names.iter().filter_map(|name| number_of(name)).collect())
+    }
+
+    /// The segments that count.
+    fn retained(&self, control: &Control) -> Result<Vec<Opened>, Fault> {
+        let mut numbers = self.numbers()?;
+        self.finish_trim(&mut numbers, control.oldest);
+        let mut segments = numbers
+            .iter()
+            .map(|number| self.open(*number, control.id))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        self.finish_roll(&mut segments, control.newest)?;
+        Ok(segments)
     }
 
     /// Removes what a trim had retired when it was interrupted. Part of it only would be left
@@ -118,6 +160,20 @@ impl Loader<'_> {
                 tracing::warn!(file = %path.display(), %error, "a retired segment is still there");
             }
         }
+    }
+
+    /// Removes a segment that was being taken into use when that was interrupted. Its name may be
+    /// lost with the next loss of power; the control record names a segment before it holds any
+    /// record, so there is nothing in it.
+    fn finish_roll(&self, segments: &mut Vec<Opened>, newest: u32) -> Result<(), Fault> {
+        let unnamed = segments.last().filter(|s| s.number > newest && s.header.is_some());
+        let Some(segment) = unnamed else { return Ok(()) };
+        let (_, survey) = self.read(segment, RECORDS, segment.file_len, 0)?;
+        if survey.found.is_empty() && survey.torn.is_none() {
+            self.files.remove(&segment.path).at("remove", &segment.path)?;
+            segments.pop();
+        }
+        Ok(())
     }
 
     fn open(&self, number: u32, id: JournalId) -> Result<Opened, Fault> {
@@ -142,11 +198,11 @@ impl Loader<'_> {
             // Nothing was written yet, or all of it is gone; the control record knows which.
             let mut replay = Replay::new(control.head.clone());
             replay.fence = Epoch::ZERO;
-            return Ok((sealed, None, replay));
+            return Ok((sealed, Ending::Sealed, replay));
         };
-        let (newest, meta, replay) = self.newest(segments, newest, &last, control)?;
+        let (ending, meta, replay) = self.newest(segments, newest, &last, control)?;
         sealed.extend(meta.map(Arc::new));
-        Ok((sealed, newest, replay))
+        Ok((sealed, ending, replay))
     }
 
     fn sealed(
@@ -169,7 +225,8 @@ impl Loader<'_> {
             }
         }
         let durable = if follows.is_some() { len } else { 0 };
-        let (mut index, mut replay, survey) = self.scan(segments, segment, last, (len, durable))?;
+        let Scan { mut index, mut replay, survey, .. } =
+            self.scan(segments, segment, last, (len, durable))?;
         replay.finish(next_base, &segment.path.display().to_string(), &mut index);
         self.note_counts(&mut index, &replay);
         let len = if follows.is_some() { len } else { survey.end };
@@ -196,7 +253,7 @@ impl Loader<'_> {
     /// time and nothing else.
     pub(crate) fn save_index(&self, index: &SegIndex, subject: &Subject) {
         let path = self.dir.index(subject.number);
-        if let Err(error) = replace(self.files.as_ref(), &path, &index.encode(subject)) {
+        if let Err(error) = put(self.files.as_ref(), &path, &index.encode(subject)) {
             tracing::warn!(file = %path.display(), %error, "the side index was not written");
         }
     }
@@ -215,7 +272,7 @@ impl Loader<'_> {
         segment: &Opened,
         last: &Head,
         bounds: (u64, u64),
-    ) -> Result<(SegIndex, Replay, Survey), Fault> {
+    ) -> Result<Scan, Fault> {
         let (len, durable) = bounds;
         let base = segment.header.as_ref().map_or(last, |header| &header.base);
         let mut replay = Replay::new(base.clone());
@@ -227,7 +284,7 @@ impl Loader<'_> {
         let file = segment.path.display().to_string();
         let source = Source { number: segment.number, file: &file, bytes: &bytes };
         replay.run(&survey.found, source, &mut index);
-        Ok((index, replay, survey))
+        Ok(Scan { index, replay, survey, bytes })
     }
 
     /// Goes over the begin of an unfinished block in earlier segments.
@@ -273,18 +330,28 @@ impl Loader<'_> {
         Ok((bytes, survey))
     }
 
+    /// Reads the newest segment; gives it as sealed if it takes no more records.
     fn newest(
         &self,
         segments: &[Opened],
         segment: &Opened,
         last: &Head,
         control: &mut Control,
-    ) -> Result<(Option<Newest>, Option<Meta>, Replay), Fault> {
+    ) -> Result<(Ending, Option<Meta>, Replay), Fault> {
         let known = control.newest == segment.number;
         let failed = known && control.sealed;
         let len = if failed { control.durable } else { segment.file_len };
         let durable = if known { control.durable } else { 0 };
-        let (mut index, mut replay, survey) = self.scan(segments, segment, last, (len, durable))?;
+        let Scan { mut index, mut replay, survey, bytes } =
+            self.scan(segments, segment, last, (len, durable))?;
+        if let Some((from, to)) = survey.torn {
+            self.set_aside(segment, &bytes, (from, to));
+            control.cut_bytes += to - from;
+        }
+        if let Err(fault) = self.settle(segment, &survey, &bytes) {
+            let refused = Refused::new(fault, last.clone(), survey, bytes);
+            return Ok((Ending::Refused(refused), None, replay));
+        }
         let lost = control.head.position() > replay.assembler.head.position()
             || control.newest > segment.number;
         if lost || survey.ends_badly() {
@@ -292,23 +359,16 @@ impl Loader<'_> {
             self.report_lost(&mut index, &mut replay, witness, segment);
         }
         self.note_counts(&mut index, &replay);
-        if let Some((from, to)) = survey.torn {
-            self.set_aside(segment, from, to);
-            control.cut_bytes += to - from;
-        }
         let Some(header) = &segment.header else {
-            return Ok((None, Some(unreadable(segment, index.summary)), replay));
+            return Ok((Ending::Sealed, Some(unreadable(segment, index.summary)), replay));
         };
-        let ends_here = failed || lost || survey.torn.is_some() || survey.ends_badly();
-        self.settle(segment, &survey)?;
-        if ends_here {
+        if failed || lost || survey.torn.is_some() || survey.ends_badly() {
             // Bytes behind the end could pass for records again, so the log goes on elsewhere.
             replay.assembler.abort();
             let len = survey.end.max(RECORDS);
             self.save_index(&index, &subject(header, len));
-            let mut meta = meta(header, len, segment.file_len, index.summary);
-            meta.spoiled = failed;
-            return Ok((None, Some(meta), replay));
+            let meta = meta(header, len, segment.file_len, index.summary);
+            return Ok((Ending::Sealed, Some(meta), replay));
         }
         let newest = Newest {
             file: Arc::clone(&segment.file),
@@ -317,7 +377,7 @@ impl Loader<'_> {
             file_len: segment.file_len,
             index,
         };
-        Ok((Some(newest), None, replay))
+        Ok((Ending::Takes(newest), None, replay))
     }
 
     /// Notes in the index that acknowledged blocks at the end are gone.
@@ -338,39 +398,6 @@ impl Loader<'_> {
             );
         }
     }
-
-    /// Makes sure that what is served from here on is on the disk: the last group may be in the
-    /// system's cache only, and a sync that failed before the restart would not be told again, so
-    /// the bytes are written anew.
-    fn settle(&self, segment: &Opened, survey: &Survey) -> Result<(), Fault> {
-        if survey.end <= survey.durable || survey.end <= RECORDS {
-            return Ok(());
-        }
-        let from = survey.durable.max(RECORDS);
-        let len = usize::try_from(survey.end - from).unwrap_or(usize::MAX);
-        let bytes = read_up_to(segment.file.as_ref(), from, len).at("read", &segment.path)?;
-        write_all(segment.file.as_ref(), &bytes, from).at("write", &segment.path)?;
-        segment.file.sync().at("sync", &segment.path)
-    }
-
-    /// Keeps a copy of what an interrupted write left. Nothing of it was acknowledged.
-    fn set_aside(&self, segment: &Opened, from: u64, to: u64) {
-        let len = usize::try_from((to - from).min(MAX_CUT)).unwrap_or(0);
-        let path = self.dir.cut(segment.number, from);
-        let copy = || -> std::io::Result<()> {
-            let bytes = read_up_to(segment.file.as_ref(), from, len)?;
-            replace(self.files.as_ref(), &path, &bytes)?;
-            let mut cuts = self.files.list(&self.dir.0)?;
-            cuts.retain(|name| name.ends_with(".cut"));
-            let surplus = cuts.len().saturating_sub(MAX_CUTS);
-            cuts.iter().take(surplus).try_for_each(|name| self.files.remove(&self.dir.0.join(name)))
-        };
-        let kept = copy();
-        tracing::warn!(
-            file = %segment.path.display(), offset = from, bytes = to - from, ?kept,
-            "cut an interrupted write, which nobody was acknowledged",
-        );
-    }
 }
 
 fn subject(header: &SegmentHeader, len: u64) -> Subject {
@@ -378,7 +405,7 @@ fn subject(header: &SegmentHeader, len: u64) -> Subject {
 }
 
 fn meta(header: &SegmentHeader, len: u64, file_len: u64, summary: Summary) -> Meta {
-    let (number, incarnation, spoiled) = (header.number, header.incarnation, false);
+    let (number, incarnation, spoiled) = (header.number, header.incarnation, true);
     Meta { number, incarnation, len, file_len, spoiled, summary }
 }
 
@@ -390,16 +417,15 @@ fn unreadable(segment: &Opened, summary: Summary) -> Meta {
 impl Loader<'_> {
     /// Reads a sealed segment again because its side index cannot be used, and replaces that.
     pub(crate) fn rebuild(&self, meta: &Meta, id: JournalId) -> Result<SegIndex, Fault> {
-        let names = self.files.list(&self.dir.0).at("list", &self.dir.0)?;
-        let numbers = names.iter().filter_map(|name| number_of(name));
         // What a block of this segment needs is never retired before it.
-        let near = numbers.filter(|n| *n >= meta.summary.first_ref && *n <= meta.number + 1);
+        let near = meta.summary.first_ref..=meta.number + 1;
+        let numbers = self.numbers()?.into_iter().filter(|number| near.contains(number));
         let segments =
-            near.map(|number| self.open(number, id)).collect::<Result<Vec<_>, Fault>>()?;
+            numbers.map(|number| self.open(number, id)).collect::<Result<Vec<_>, Fault>>()?;
         let Some(segment) = segments.iter().find(|segment| segment.number == meta.number) else {
             return Ok(SegIndex::new(meta.number, meta.summary.base.clone()));
         };
-        let (mut index, mut replay, _) =
+        let Scan { mut index, mut replay, .. } =
             self.scan(&segments, segment, &meta.summary.base, (meta.len, meta.len))?;
         let (last, file) = (&meta.summary.last, segment.path.display().to_string());
         if replay.assembler.head.position() != last.position() {

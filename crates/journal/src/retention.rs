@@ -45,21 +45,43 @@ impl Core {
         if count == 0 {
             return Ok(Trimmed::default());
         }
-        self.control.oldest = self.oldest_after(count);
-        self.record_head_now()?;
+        self.record_oldest(count)?;
         let retired: Vec<Arc<Meta>> = self.log.state.write().sealed.drain(..count).collect();
         self.log.announce();
         let mut trimmed = Trimmed::default();
+        let mut done = Ok(());
         for meta in &retired {
             trimmed.segments += 1;
             trimmed.blocks += meta.summary.blocks;
             trimmed.bytes += meta.file_len;
             self.log.indexes.lock().remove(self.log.key, meta.number);
-            self.retire(meta)?;
+            done = done.and(self.retire(meta));
         }
-        self.log.files.sync_dir(&self.log.dir.0).at("sync", &self.log.dir.0)?;
+        // The next start removes what stays behind.
+        done = done.and(self.log.files.sync_dir(&self.log.dir.0).at("sync", &self.log.dir.0));
+        done.map_err(|fault| self.give_up(fault))?;
         tracing::info!(ingestor = %self.log.ingestor, ?trimmed, "retired segments");
         Ok(trimmed)
+    }
+
+    /// Notes which segment stays as the oldest when so many are retired.
+    fn record_oldest(&mut self, count: usize) -> Result<(), JournalError> {
+        let before = self.control.oldest;
+        self.control.oldest = self.oldest_after(count);
+        let recorded = self.record_head_now();
+        recorded.map_err(|fault| {
+            self.control.oldest = before;
+            self.give_up(fault)
+        })
+    }
+
+    /// What fails here leaves unknown which names are durable; the writer is poisoned unless room
+    /// is all that was missing.
+    fn give_up(&mut self, fault: Fault) -> JournalError {
+        if !fault.is_full() {
+            self.poison(fault.to_string());
+        }
+        fault.into()
     }
 
     /// The oldest segment that stays when so many are retired.

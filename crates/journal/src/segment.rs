@@ -10,7 +10,8 @@ use sluice_model::{Head, JournalId};
 
 use crate::{
     codec::{Get, Put, SEAL, unseal},
-    files::{File, read_up_to, write_all},
+    error::{At, Fault},
+    files::{File, Files, read_up_to, write_all},
 };
 
 /// Where the records of a segment begin.
@@ -124,9 +125,39 @@ impl Dir {
         self.0.join("spare")
     }
 
+    /// A file that is becoming the next segment without having been a spare one.
+    pub(crate) fn next(&self) -> PathBuf {
+        self.0.join("segment.tmp")
+    }
+
     /// A file that is being prepared.
     pub(crate) fn preparing(&self) -> PathBuf {
         self.0.join("spare.tmp")
+    }
+}
+
+impl Dir {
+    /// Makes a file the segment of a number: with these bytes in front, durably under its name.
+    /// After a failure it is gone, whichever name it had by then, because it may not be synced
+    /// again.
+    pub(crate) fn publish(
+        &self,
+        files: &dyn Files,
+        (path, file): (&Path, &dyn File),
+        number: u32,
+        front: &[u8],
+    ) -> Result<(), Fault> {
+        let target = self.segment(number);
+        let publish = || {
+            write_all(file, front, 0).at("write", path)?;
+            file.sync().at("sync", path)?;
+            files.rename(path, &target).at("rename", path)?;
+            files.sync_dir(&self.0).at("sync", &self.0)
+        };
+        publish().inspect_err(|_| {
+            files.remove(path).ok();
+            files.remove(&target).ok();
+        })
     }
 }
 

@@ -78,11 +78,13 @@ pub struct Select {
     /// Deliver headers without their changes ([`Stored::changes`] is empty), for questions that
     /// the run index answers.
     pub headers_only: bool,
+    /// Deliver every frame, whatever the filter says, also one without changes.
+    pub every: bool,
 }
 
 impl From<Arc<Filter>> for Select {
     fn from(filter: Arc<Filter>) -> Self {
-        Self { filter, metadata: false, headers_only: false }
+        Self { filter, metadata: false, headers_only: false, every: false }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The caller's half of an append: checks, digests and checksums, on the caller's task.
 
 mod block;
+mod pass;
 mod resend;
 
 use std::sync::{Arc, atomic::Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use sluice_frame::{Frame, Header, MAX_CHANGE, MAX_HEADER};
 use sluice_model::{Epoch, Head, Kind, Pointer};
 
@@ -17,7 +17,8 @@ use crate::{
     record::Prepared,
     shared::{Log, ROOM_UNIT},
 };
-use block::{Block, Course};
+use block::{Block, Course, Finished};
+use pass::Passed;
 
 /// A writer of the embedded journal.
 #[derive(Debug)]
@@ -53,7 +54,12 @@ impl EmbeddedWriter {
         if resets != self.resets {
             self.resets = resets;
             self.head = state.head.clone();
-            self.block = None;
+            if self.block.take().is_some() {
+                // Its earlier parts were refused behind the caller's back.
+                let reason = state.append_refused.clone();
+                let reason = reason.unwrap_or_else(|| "an earlier part was refused".to_owned());
+                return Err(AppendError::DiskFull { reason });
+            }
         }
         Ok(())
     }
@@ -74,19 +80,21 @@ impl EmbeddedWriter {
                 block
             }
         };
-        block.add(&frame)?;
-        if frame.header.end.is_none() {
-            if block.course == Course::New {
-                self.enqueue(frame, None).await?;
+        let cacheable = frame.changes.len() <= self.log.options.tail_cache_bytes / 2;
+        let new = block.course == Course::New;
+        let passed = block.add(frame, new && cacheable)?;
+        if passed.frame.header.end.is_none() {
+            if new {
+                self.enqueue(passed, None).await?;
             }
             self.block = Some(block);
             return Ok(None);
         }
-        let finished = block.finish(frame)?;
-        if finished.course == Course::Resend {
-            return self.compare(finished.frame.header).await.map(|r| Some(Ticket::ready(Ok(r))));
+        let Finished { course, last } = block.finish(passed)?;
+        if course == Course::Resend {
+            return self.compare(last.frame.header).await.map(|r| Some(Ticket::ready(Ok(r))));
         }
-        let header = &finished.frame.header;
+        let header = &last.frame.header;
         let digest = header.end.as_ref().map(|end| end.digest).unwrap_or_default();
         let receipt = Receipt {
             generation: header.generation,
@@ -104,7 +112,7 @@ impl EmbeddedWriter {
             time: header.time,
             appended: 0,
         };
-        let ticket = self.enqueue(finished.frame, Some(receipt)).await?;
+        let ticket = self.enqueue(last, Some(receipt)).await?;
         self.head = head;
         Ok(ticket)
     }
@@ -125,7 +133,7 @@ impl EmbeddedWriter {
         if header.pointer.is_origin() && header.kind != Kind::Generation {
             return Err(invalid(header, "the empty pointer stands before every block"));
         }
-        frame.verify().map_err(|error| AppendError::Frame(Arc::new(error)))
+        Ok(())
     }
 
     /// Decides what a block is by its first part.
@@ -181,16 +189,13 @@ impl EmbeddedWriter {
     /// Hands a frame to the committer; waits for room in the queue.
     async fn enqueue(
         &mut self,
-        frame: Frame,
+        passed: Passed,
         receipt: Option<Receipt>,
     ) -> Result<Option<Ticket>, AppendError> {
-        let Frame { mut header, changes } = frame;
+        let Passed { frame: Frame { mut header, changes }, changes_crc } = passed;
         header.epoch = self.epoch;
-        // A copy of its own: the bytes may share a receive buffer many times their size, which
-        // the tail cache would keep alive, and count as nothing.
         let cacheable = changes.len() <= self.log.options.tail_cache_bytes / 2;
-        let changes = if cacheable { Bytes::copy_from_slice(&changes) } else { changes };
-        let part = Prepared::new(&header, changes);
+        let part = Prepared::new(&header, changes, changes_crc);
         if part.header.len() > MAX_HEADER {
             return Err(invalid(&header, "its header exceeds the largest header"));
         }
@@ -198,7 +203,7 @@ impl EmbeddedWriter {
         let room = room.min(self.log.options.queue_room());
         let permit = Arc::clone(&self.log.room).acquire_many_owned(room).await;
         let permit = permit.map_err(|_| AppendError::Closed)?;
-        // Read again from the encoded bytes for the same reason.
+        // Read again from the encoded bytes: the given header may share a receive buffer.
         let parsed =
             Header::parse(&part.header).map_err(|error| AppendError::Frame(error.into()))?;
         let header = Arc::new(parsed);

@@ -9,7 +9,7 @@ impl Core {
     /// Refuses blocks because of a failed file operation; poisons the writer unless room is all
     /// that was missing.
     pub(super) fn refuse_for(&mut self, fault: &Fault, jobs: Vec<Append>) {
-        let error = if fault.is_full() {
+        let error = if fault.is_full() && self.poisoned.is_none() {
             let reason = fault.to_string();
             self.log.state.write().append_refused = Some(reason.clone());
             self.assembler.abort();
@@ -30,7 +30,10 @@ impl Core {
 
     /// Gives up on the segment after a failure that leaves unknown what the disk holds. Nothing
     /// that waits is acknowledged; the next open goes on in another file.
-    pub(super) fn poison(&mut self, reason: String) {
+    pub(crate) fn poison(&mut self, reason: String) {
+        if self.poisoned.is_some() {
+            return;
+        }
         tracing::error!(ingestor = %self.log.ingestor, reason, "the writer is poisoned");
         self.poisoned = Some(reason.clone());
         if let Some(segment) = &mut self.segment {

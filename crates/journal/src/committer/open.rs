@@ -47,8 +47,9 @@ impl Core {
         self.expected = expected(&self.assembler.head);
         let failed = self.poisoned.take();
         if let Err(fault) = self.record_open(open) {
-            self.poisoned = failed;
-            if !fault.is_full() {
+            if fault.is_full() && self.poisoned.is_none() {
+                self.poisoned = failed;
+            } else {
                 self.poison(fault.to_string());
             }
             return Err(fault.into());
@@ -98,7 +99,7 @@ impl Core {
             nonce: open.nonce.clone(),
             holder: open.holder.clone(),
         });
-        let mut part = Prepared::new(&header, bytes::Bytes::new());
+        let mut part = Prepared::new(&header, bytes::Bytes::new(), crc32c::crc32c(&[]));
         part.last = true;
         let reserved =
             |core: &Self| core.segment.as_ref().is_some_and(|s| s.len + part.len() <= s.file_len);

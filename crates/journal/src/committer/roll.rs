@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Core, Writing};
 use crate::{
     error::{At, Fault},
-    files::{File, replace, write_all},
+    files::{File, put},
     index::{SegIndex, codec::Subject},
     recovery::Meta,
     segment::{RECORDS, RESERVE, SegmentHeader},
@@ -17,8 +17,8 @@ const INCARNATIONS: u64 = 64;
 
 impl Core {
     /// Makes sure that a record of this length fits the current segment; takes the next one into
-    /// use if not. Everything written must be durable. Prefers to leave all as it is when it
-    /// fails, so that the room that is reserved in the old segment stays usable.
+    /// use if not. Everything written must be durable. Leaves all as it is when there is no room,
+    /// so that what is reserved in the old segment stays usable.
     pub(super) fn make_room(&mut self, len: u64) -> Result<(), Fault> {
         if self.poisoned.is_some() || self.fits(len) {
             return Ok(());
@@ -35,6 +35,7 @@ impl Core {
         };
         let size = RECORDS + self.log.options.segment_bytes.max(len) + RESERVE;
         let (file, file_len) = self.take_into_use(&header, size)?;
+        self.record_newest(number)?;
         self.seal();
         self.begin(Writing {
             number,
@@ -45,7 +46,8 @@ impl Core {
             marked: RECORDS,
             file_len,
             spoiled: false,
-        })
+        });
+        Ok(())
     }
 
     fn newest(&self) -> u32 {
@@ -64,9 +66,12 @@ impl Core {
     }
 
     fn incarnation(&mut self) -> Result<u64, Fault> {
-        if self.next_incarnation >= self.control.incarnations {
+        let reserved = self.control.incarnations;
+        if self.next_incarnation >= reserved {
             self.control.incarnations = self.next_incarnation + INCARNATIONS;
-            self.control_file.write(&self.control)?;
+            let recorded = self.control_file.write(&self.control);
+            // What is not durably reserved could be given again.
+            recorded.inspect_err(|_| self.control.incarnations = reserved)?;
         }
         self.next_incarnation += 1;
         Ok(self.next_incarnation - 1)
@@ -79,12 +84,12 @@ impl Core {
         size: u64,
     ) -> Result<(Arc<dyn File>, u64), Fault> {
         let (files, dir) = (&self.log.files, &self.log.dir);
-        let (path, target) = (dir.spare(), dir.segment(header.number));
+        let path = dir.spare();
         let spare = files.open(&path).ok().and_then(|file| Some((file.len().ok()?, file)));
         let (path, file, len) = match spare.filter(|(len, _)| *len >= size) {
             Some((len, file)) => (path, file, len),
             None => {
-                let path = dir.0.join("segment.tmp");
+                let path = dir.next();
                 files.remove(&path).ok();
                 let file = files.create(&path).at("create", &path)?;
                 if let Err(fault) = file.allocate(size).at("allocate", &path) {
@@ -94,24 +99,27 @@ impl Core {
                 (path, file, size)
             }
         };
-        let publish = || {
-            write_all(file.as_ref(), &header.encode(), 0).at("write", &path)?;
-            file.sync().at("sync", &path)?;
-            files.rename(&path, &target).at("rename", &path)?;
-            files.sync_dir(&dir.0).at("sync", &dir.0)
-        };
-        publish().inspect_err(|_| {
-            // Never to be synced again.
-            files.remove(&path).ok();
-        })?;
+        dir.publish(files.as_ref(), (&path, file.as_ref()), header.number, &header.encode())?;
         Ok((file, len))
     }
 
-    fn begin(&mut self, segment: Writing) -> Result<(), Fault> {
-        self.control.newest = segment.number;
-        self.control.durable = segment.durable;
-        self.control.sealed = false;
-        self.control.head = self.assembler.head.clone();
+    /// Names the next segment in the control record: after its name is durable and before it
+    /// holds a record, so that recovery knows which names to rely on.
+    fn record_newest(&mut self, number: u32) -> Result<(), Fault> {
+        let (newest, durable, sealed) =
+            (self.control.newest, self.control.durable, self.control.sealed);
+        (self.control.newest, self.control.durable, self.control.sealed) = (number, RECORDS, false);
+        let recorded = self.record_head_now();
+        recorded.inspect_err(|fault| {
+            (self.control.newest, self.control.durable, self.control.sealed) =
+                (newest, durable, sealed);
+            // The old segment may not grow any more, also if it is only room that is missing: if
+            // the record is there after all, the new segment says where the old one ends.
+            self.poison(fault.to_string());
+        })
+    }
+
+    fn begin(&mut self, segment: Writing) {
         let index = SegIndex::new(segment.number, self.assembler.head.clone());
         self.log.state.write().active = Some(Active {
             incarnation: segment.incarnation,
@@ -120,12 +128,10 @@ impl Core {
             index,
         });
         self.segment = Some(segment);
-        self.control_file.write(&self.control)?;
         if self.log.options.prepare_spares {
             let size = RECORDS + self.log.options.segment_bytes + RESERVE;
             self.spare.prepare(&self.log.files, &self.log.dir, size);
         }
-        Ok(())
     }
 
     /// Closes the current segment for records, at its durable length.
@@ -144,7 +150,7 @@ impl Core {
             active.index.encode(&subject)
         };
         let path = self.log.dir.index(number);
-        if let Err(error) = replace(self.log.files.as_ref(), &path, &encoded) {
+        if let Err(error) = put(self.log.files.as_ref(), &path, &encoded) {
             // It only repeats what the segment says.
             tracing::warn!(file = %path.display(), %error, "the side index was not written");
         }

@@ -1,6 +1,5 @@
 use std::{
     io,
-    path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -55,6 +54,7 @@ fn fill(files: &dyn Files, dir: &Dir, len: u64) -> io::Result<()> {
         at += chunk as u64;
     }
     file.sync()?;
-    files.rename(&path, &dir.spare())?;
-    files.sync_dir(dir.0.as_ref() as &Path)
+    // Whoever takes it into use makes its name durable. A sync of the directory from this thread
+    // could be told of a failure that the committer then is not.
+    files.rename(&path, &dir.spare())
 }

@@ -3,9 +3,15 @@
 //! Every changing operation has a number. A test lets the n-th one crash the machine, fail, or
 //! run out of room, and then [`reboots`](FaultFiles::reboot) into what a disk could hold at that
 //! moment: everything synced, and an arbitrary part of what was not.
+//!
+//! A sync that fails behaves as systems do it: part of what was to be synced may have reached the
+//! disk, the rest never will, and yet reads go on showing it and later syncs succeed, until the
+//! cache is [evicted](Plan::evict_at). The same goes for names. Only writing the bytes, or naming
+//! the file, once more brings them to the disk.
+
+mod disk;
 
 use std::{
-    collections::{BTreeMap, HashMap},
     fmt, io,
     io::IoSlice,
     path::{Path, PathBuf},
@@ -15,17 +21,29 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{File, Files, Lock, LockError};
+use disk::{Change, Counts, Disk, Inode, NameChange, Random};
 
-/// Writes are torn at multiples of this, as disks do.
-const SECTOR: usize = 512;
-
-/// What goes wrong, and when. Operations are counted from 0.
+/// What goes wrong, and when. Everything is counted from 0, from the plan on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plan {
     /// The machine stops in this changing operation; it and all later ones fail.
     pub crash_at: Option<u64>,
     /// This sync (counted among the syncs of files and directories) fails once.
     pub fail_sync: Option<u64>,
+    /// This write fails once, after part of it.
+    pub fail_write: Option<u64>,
+    /// This allocation fails once.
+    pub fail_allocate: Option<u64>,
+    /// This renaming fails once.
+    pub fail_rename: Option<u64>,
+    /// How they fail; `None` for no reason that programs know.
+    pub fail_as: Option<io::ErrorKind>,
+    /// Decides which part of what a failing sync or write was to do is done.
+    pub seed: u64,
+    /// With that failure the machine stops: whoever was told of it does nothing any more.
+    pub then_stop: bool,
+    /// Before this read the system forgets what it only cached: what a failed sync left is gone.
+    pub evict_at: Option<u64>,
     /// Room for this many bytes in all files together.
     pub capacity: Option<u64>,
 }
@@ -34,49 +52,12 @@ pub struct Plan {
 #[derive(Clone, Default)]
 pub struct FaultFiles(Arc<Mutex<Disk>>);
 
-#[derive(Default)]
-struct Disk {
-    plan: Plan,
-    operations: u64,
-    syncs: u64,
-    repeated_syncs: u64,
-    crashed: bool,
-    next_inode: u64,
-    inodes: HashMap<u64, Inode>,
-    names: BTreeMap<PathBuf, u64>,
-    durable_names: BTreeMap<PathBuf, u64>,
-    unsynced_names: Vec<NameChange>,
-    locked: Vec<PathBuf>,
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<Change>,
-    /// A sync of it has failed in this process.
-    failed: bool,
-}
-
-#[derive(Clone)]
-enum Change {
-    Write(u64, Vec<u8>),
-    Length(u64),
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Link(PathBuf, u64),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf),
-}
-
 impl fmt::Debug for FaultFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let disk = self.0.lock();
         f.debug_struct("FaultFiles")
             .field("plan", &disk.plan)
-            .field("operations", &disk.operations)
+            .field("counts", &disk.counts)
             .finish_non_exhaustive()
     }
 }
@@ -91,18 +72,27 @@ impl FaultFiles {
     pub fn plan(&self, plan: Plan) {
         let mut disk = self.0.lock();
         disk.plan = plan;
-        disk.operations = 0;
-        disk.syncs = 0;
+        disk.counts = Counts::default();
     }
 
     /// Changing operations since the last plan.
     pub fn operations(&self) -> u64 {
-        self.0.lock().operations
+        self.0.lock().counts.operations
     }
 
     /// Syncs since the last plan.
     pub fn syncs(&self) -> u64 {
-        self.0.lock().syncs
+        self.0.lock().counts.syncs
+    }
+
+    /// Writes since the last plan.
+    pub fn writes(&self) -> u64 {
+        self.0.lock().counts.writes
+    }
+
+    /// Reads since the last plan.
+    pub fn reads(&self) -> u64 {
+        self.0.lock().counts.reads
     }
 
     /// Syncs of files of which a sync had failed before in the same process. The journal must
@@ -126,22 +116,17 @@ impl FaultFiles {
     /// to some point, in order.
     pub fn reboot(&self, seed: u64) -> Self {
         let disk = self.0.lock();
-        let mut random = Random(seed.wrapping_mul(2).wrapping_add(1));
+        let mut random = Random::new(seed);
         let mut names = disk.durable_names.clone();
         let kept = random.below(disk.unsynced_names.len() as u64 + 1);
         for change in disk.unsynced_names.iter().take(usize::try_from(kept).unwrap_or(0)) {
             change.apply(&mut names);
         }
         let mut next = Disk { next_inode: disk.next_inode, ..Disk::default() };
-        for (path, inode) in &names {
-            let Some(file) = disk.inodes.get(inode) else { continue };
-            let content = file.after_crash(&mut random);
-            let inode = Inode { cached: content.clone(), durable: content, ..Inode::default() };
-            next.inodes.insert(next.next_inode, inode);
-            next.names.insert(path.clone(), next.next_inode);
-            next.next_inode += 1;
+        for (path, inode) in names {
+            let Some(file) = disk.inodes.get(&inode) else { continue };
+            next.put(path, Inode::synced(file.after_crash(&mut random)));
         }
-        next.durable_names.clone_from(&next.names);
         Self(Arc::new(Mutex::new(next)))
     }
 
@@ -164,18 +149,12 @@ impl FaultFiles {
     /// The bytes of a file.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let disk = self.0.lock();
-        disk.inodes.get(disk.names.get(path)?).map(|inode| inode.cached.clone())
+        disk.inodes.get(disk.names.get(path)?).map(|inode| inode.cached.to_vec())
     }
 
     /// Puts a file there, durably.
     pub fn put(&self, path: &Path, content: Vec<u8>) {
-        let mut disk = self.0.lock();
-        let number = disk.next_inode;
-        disk.next_inode += 1;
-        let inode = Inode { cached: content.clone(), durable: content, ..Inode::default() };
-        disk.inodes.insert(number, inode);
-        disk.names.insert(path.to_owned(), number);
-        disk.durable_names.insert(path.to_owned(), number);
+        self.0.lock().put(path.to_owned(), Inode::synced(Arc::new(content)));
     }
 
     /// Takes a file away, durably.
@@ -188,123 +167,6 @@ impl FaultFiles {
     /// Every file.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.0.lock().names.keys().cloned().collect()
-    }
-}
-
-/// A small generator; the sequence is a function of the seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        // xorshift64*; the state is never 0 because seeds are odd.
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-}
-
-impl Inode {
-    fn apply(content: &mut Vec<u8>, change: &Change) {
-        match change {
-            Change::Write(offset, bytes) => {
-                let begin = usize::try_from(*offset).unwrap_or(usize::MAX);
-                let end = begin + bytes.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                if let Some(range) = content.get_mut(begin..end) {
-                    range.copy_from_slice(bytes);
-                }
-            }
-            Change::Length(len) => content.resize(usize::try_from(*len).unwrap_or(0), 0),
-        }
-    }
-
-    fn after_crash(&self, random: &mut Random) -> Vec<u8> {
-        let mut content = self.durable.clone();
-        for change in &self.unsynced {
-            match (random.below(4), change) {
-                (0, _) => {}
-                (1, Change::Write(offset, bytes)) => {
-                    let sectors = (bytes.len() / SECTOR) as u64 + 1;
-                    let torn = usize::try_from(random.below(sectors)).unwrap_or(0) * SECTOR;
-                    let part = bytes.get(..torn).unwrap_or_default().to_vec();
-                    Self::apply(&mut content, &Change::Write(*offset, part));
-                }
-                _ => Self::apply(&mut content, change),
-            }
-        }
-        content
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
-        match self {
-            Self::Link(path, inode) => {
-                names.insert(path.clone(), *inode);
-            }
-            Self::Unlink(path) => {
-                names.remove(path);
-            }
-            Self::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
-                }
-            }
-        }
-    }
-
-    fn is_in(&self, dir: &Path) -> bool {
-        let (Self::Link(path, _) | Self::Unlink(path) | Self::Rename(path, _)) = self;
-        path.parent() == Some(dir)
-    }
-}
-
-impl Disk {
-    /// Counts a changing operation; false if it is the one in which the machine stops.
-    fn step(&mut self) -> io::Result<bool> {
-        if self.crashed {
-            return Err(io::Error::other("the machine has stopped"));
-        }
-        let number = self.operations;
-        self.operations += 1;
-        self.crashed = self.plan.crash_at == Some(number);
-        Ok(!self.crashed)
-    }
-
-    fn step_or_stop(&mut self) -> io::Result<()> {
-        if self.step()? { Ok(()) } else { Err(io::Error::other("the machine stops")) }
-    }
-
-    fn used(&self) -> u64 {
-        let linked: std::collections::HashSet<_> = self.names.values().collect();
-        linked.iter().filter_map(|i| self.inodes.get(i)).map(|i| i.cached.len() as u64).sum()
-    }
-
-    fn room(&self, inode: u64, len: u64) -> io::Result<()> {
-        let Some(capacity) = self.plan.capacity else { return Ok(()) };
-        let now = self.inodes.get(&inode).map_or(0, |inode| inode.cached.len() as u64);
-        if len > now && self.used() + (len - now) > capacity {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
-    }
-
-    fn sync_fails(&mut self) -> bool {
-        let number = self.syncs;
-        self.syncs += 1;
-        self.plan.fail_sync == Some(number)
-    }
-
-    fn rename_now(&mut self, change: NameChange) {
-        change.apply(&mut self.names);
-        self.unsynced_names.push(change);
     }
 }
 
@@ -346,10 +208,9 @@ impl Files for FaultFiles {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.step_or_stop()?;
-        if !disk.names.contains_key(from) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        disk.rename_now(NameChange::Rename(from.to_owned(), to.to_owned()));
+        let inode = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.rename_fails()?;
+        disk.rename_now(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 
@@ -366,17 +227,9 @@ impl Files for FaultFiles {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.step_or_stop()?;
-        if disk.sync_fails() {
-            return Err(io::Error::other("planned failure of a directory sync"));
-        }
-        let (synced, rest) =
-            std::mem::take(&mut disk.unsynced_names).into_iter().partition(|c| c.is_in(dir));
-        let synced: Vec<NameChange> = synced;
-        for change in &synced {
-            change.apply(&mut disk.durable_names);
-        }
-        disk.unsynced_names = rest;
-        Ok(())
+        let failure = disk.sync_fails();
+        disk.sync_names(dir, failure.is_err());
+        failure
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, LockError> {
@@ -415,8 +268,7 @@ impl FaultFile {
         let goes_on = disk.step()?;
         disk.room(self.inode, grown_to)?;
         if let Some(inode) = disk.inodes.get_mut(&self.inode) {
-            Inode::apply(&mut inode.cached, &change);
-            inode.unsynced.push(change);
+            inode.change(change);
         }
         if goes_on { Ok(()) } else { Err(io::Error::other("the machine stops")) }
     }
@@ -424,13 +276,16 @@ impl FaultFile {
 
 impl File for FaultFile {
     fn write(&self, bytes: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let joined: Vec<u8> = bytes.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut joined = Vec::new();
+        bytes.iter().for_each(|slice| joined.extend_from_slice(slice));
+        let failure = self.disk.0.lock().write_fails(&mut joined);
         let end = offset + joined.len() as u64;
-        self.change(Change::Write(offset, joined), end)
+        self.change(Change::Write(offset, joined.into()), end).and(failure)
     }
 
     fn read(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        let disk = self.disk.0.lock();
+        let mut disk = self.disk.0.lock();
+        disk.count_read();
         let content = disk.inodes.get(&self.inode).map_or(&[][..], |inode| &inode.cached);
         let rest = usize::try_from(offset).ok().and_then(|o| content.get(o..)).unwrap_or_default();
         let count = rest.len().min(into.len());
@@ -443,23 +298,21 @@ impl File for FaultFile {
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk.0.lock();
         disk.step_or_stop()?;
-        let fails = disk.sync_fails();
+        let failure = disk.sync_fails();
+        let mut random = disk.random();
         let Some(inode) = disk.inodes.get_mut(&self.inode) else { return Ok(()) };
         let repeated = inode.failed;
-        inode.failed |= fails;
-        if fails {
-            // As systems do it: what could not be written stays in the cache and counts as
-            // written. Only writing it once more would bring it to the disk.
-            inode.unsynced.clear();
-        }
-        for change in std::mem::take(&mut inode.unsynced) {
-            Inode::apply(&mut inode.durable, &change);
+        if failure.is_err() {
+            inode.fail(&mut random);
+        } else {
+            inode.sync();
         }
         disk.repeated_syncs += u64::from(repeated);
-        if fails { Err(io::Error::other("planned failure of a sync")) } else { Ok(()) }
+        failure
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        self.disk.0.lock().allocate_fails()?;
         if self.len()? >= len {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluice_frame::RouteInterner;
 use sluice_model::Position;
+use tokio::sync::Semaphore;
 
 use super::{Done, EmbeddedReader, FETCH_BYTES, Step, Walk, notice};
 use crate::{
@@ -18,6 +19,10 @@ use crate::{
 
 /// Unwanted bytes between two wanted frames that are read along rather than read around.
 const READ_ALONG: u64 = 16 << 10;
+
+/// Reads from the disk at the same time, over all readers of the process: enough to keep a disk's
+/// queue filled. Each takes a thread that keeps memory at hand for the next.
+static DISK_READS: Semaphore = Semaphore::const_new(8);
 
 type Fetched = Vec<Result<Arc<Stored>, Unreadable>>;
 
@@ -55,7 +60,9 @@ impl EmbeddedReader {
         }
         let log = Arc::clone(&self.log);
         let (file, headers_only) = (self.file.clone(), self.select.headers_only);
+        let turn = DISK_READS.acquire().await.map_err(|_| ReadError::Closed)?;
         let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let mut reads = Reads { log: &log, file, interner: RouteInterner::default() };
             let fetched = reads.all(&entries, headers_only);
             (fetched, reads.file)

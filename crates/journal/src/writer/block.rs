@@ -4,7 +4,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use sluice_frame::{BlockEnd, Digester, Frame, Header, Metadata, Record};
 use sluice_model::{Digest, Generation, Head, Kind, Pointer};
 
-use super::invalid;
+use super::{
+    invalid,
+    pass::{Passed, pass},
+};
 use crate::AppendError;
 
 /// What becomes of a block.
@@ -33,11 +36,11 @@ pub(super) struct Block {
     digester: Digester,
 }
 
-/// A block whose last frame has come; the frame's `end` is complete.
+/// A block whose last part has come; its `end` is complete.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) course: Course,
-    pub(super) frame: Frame,
+    pub(super) last: Passed,
 }
 
 impl Block {
@@ -60,9 +63,23 @@ impl Block {
         }
     }
 
-    /// Takes the next part into the digests.
-    pub(super) fn add(&mut self, frame: &Frame) -> Result<(), AppendError> {
-        let header = &frame.header;
+    /// Verifies the next part and takes it into the digests; with `copy`, gives its changes
+    /// memory of their own.
+    pub(super) fn add(&mut self, frame: Frame, copy: bool) -> Result<Passed, AppendError> {
+        self.continues(&frame.header)?;
+        let digester = (frame.header.kind == Kind::Block).then_some(&mut self.digester);
+        let passed = pass(frame, digester, copy);
+        let passed = passed.map_err(|error| AppendError::Frame(Arc::new(error)))?;
+        if passed.frame.header.kind != Kind::Block {
+            self.add_record(&passed.frame)?;
+        }
+        self.parts += 1;
+        self.changes = passed.frame.header.next_index();
+        Ok(passed)
+    }
+
+    /// Checks that this is the next part of the same block.
+    fn continues(&mut self, header: &Header) -> Result<(), AppendError> {
         if header.part != self.parts || header.first_index != self.changes {
             return Err(invalid(header, "its part or first index does not continue the block"));
         }
@@ -81,17 +98,9 @@ impl Block {
                 return Err(invalid(header, "its metadata is of another type than the block's"));
             }
         }
-        if header.kind == Kind::Block {
-            if header.record.is_some() {
-                return Err(invalid(header, "a block carries no control record"));
-            }
-            let added = self.digester.add(frame);
-            added.map_err(|error| AppendError::Frame(Arc::new(error)))?;
-        } else {
-            self.add_record(frame)?;
+        if header.kind == Kind::Block && header.record.is_some() {
+            return Err(invalid(header, "a block carries no control record"));
         }
-        self.parts += 1;
-        self.changes = header.next_index();
         Ok(())
     }
 
@@ -120,7 +129,8 @@ impl Block {
                     header.height,
                 );
                 said.metadata = Some(Metadata { type_url: GAP_TYPE.to_owned(), value });
-                let added = self.digester.add(&Frame { header: said, changes: Bytes::new() });
+                let said = Frame { header: said, changes: Bytes::new() };
+                let added = self.digester.add(&said);
                 added.map_err(|error| AppendError::Frame(Arc::new(error)))
             }
             (Some(Record::GenerationStart { generation, base_pointer, .. }), Kind::Generation) => {
@@ -134,8 +144,8 @@ impl Block {
     }
 
     /// Completes the last part with what the bytes give; refuses claims that they do not bear out.
-    pub(super) fn finish(self, mut frame: Frame) -> Result<Finished, AppendError> {
-        let header = &mut frame.header;
+    pub(super) fn finish(self, mut last: Passed) -> Result<Finished, AppendError> {
+        let header = &mut last.frame.header;
         let Some(given) = header.end.take() else {
             return Err(invalid(header, "the block's end is missing"));
         };
@@ -160,7 +170,7 @@ impl Block {
             claimed(&self.pointer, "parent digest", end.parent_digest, given.parent_digest)?;
         }
         header.end = Some(end);
-        Ok(Finished { course: self.course, frame })
+        Ok(Finished { course: self.course, last })
     }
 }
 

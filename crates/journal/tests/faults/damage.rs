@@ -1,24 +1,20 @@
-//! Flipped bits, cut files, missing files: acknowledged blocks are either there unchanged or
-//! reported, and what follows stays readable.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests report by panicking, as tests do"
-)]
-
-#[path = "support/shared.rs"]
-mod support;
+//! Flipped bits, cut files, missing files in a journal of several segments: acknowledged blocks
+//! are either there unchanged or reported, and what follows stays readable.
 
 use std::path::{Path, PathBuf};
 
 use sluice_journal::{
-    Corruption, Embedded, Journal, JournalError, ReadError, ReadFrom,
-    conformance::{name, stores},
-    files::fault::{FaultFiles, Plan},
+    Journal, JournalError, Options, ReadError, ReadFrom,
+    conformance::{ID, name, stores},
+    files::{
+        Files,
+        fault::{FaultFiles, Plan},
+    },
 };
-use support::{
-    Content, DIR, append, check_whole, content, open, options, runtime, segments, start,
+
+use super::support::{
+    Content, DIR, append, check_whole, content, covers, filled, keeping, open, options, runtime,
+    segments, start, start_with,
 };
 
 const LAST: u64 = 24;
@@ -26,11 +22,7 @@ const LAST: u64 = 24;
 /// A closed journal of some segments.
 async fn sound() -> FaultFiles {
     let files = FaultFiles::new();
-    let journal = start(&files).unwrap();
-    let (mut writer, _) = open(journal.as_ref(), 5).await.unwrap();
-    for height in 1..=LAST {
-        append(writer.as_mut(), height).await.unwrap();
-    }
+    let (journal, _writer) = filled(&files, options(), LAST).await;
     journal.close().await;
     assert!(segments(&files).len() >= 3);
     files
@@ -43,33 +35,11 @@ fn with(files: &FaultFiles, path: &Path, content: Vec<u8>) -> FaultFiles {
     copy
 }
 
-fn covered(height: u64, corrupt: &[Corruption]) -> bool {
-    corrupt.iter().any(|c| {
-        let after = c.after.pointer.height().unwrap_or(0);
-        let through = c.through.as_ref().map_or(Some(u64::MAX), |t| t.pointer.height());
-        (after + 1..=through.unwrap_or(0)).contains(&height)
-            // Where the block before is not known, the position inside the block is named.
-            || (c.after.index == 0 && after == height)
-    })
-}
-
-/// Every block is there or reported; gives what was read. The blocks' bytes were compared.
-fn check(content: &Content, what: &str) {
-    for height in 1..=LAST {
-        assert!(
-            content.heights.contains(&height) || covered(height, &content.corrupt),
-            "{what}: block {height} is lost silently: {content:?}",
-        );
-    }
-    assert!(content.heights.is_sorted(), "{what}");
-}
-
 async fn look(files: &FaultFiles, what: &str) -> (Content, u64) {
-    let journal = start(files).unwrap();
+    let journal = start(files);
     let content = content(journal.as_ref()).await;
-    check(&content, what);
+    content.lost(LAST, what);
     let status = journal.status(&name()).await.unwrap();
-    assert_eq!(content.corrupt.is_empty(), content.heights.len() as u64 == LAST, "{what}");
     if !content.corrupt.is_empty() {
         assert!(status.quarantined > 0, "{what}: not counted");
     }
@@ -81,7 +51,7 @@ async fn look(files: &FaultFiles, what: &str) -> (Content, u64) {
 }
 
 #[test]
-fn every_flipped_bit_is_harmless_or_reported() {
+fn flipped_bits_are_harmless_or_reported() {
     let runtime = runtime();
     let files = runtime.block_on(sound());
     let mut damaged = 0;
@@ -92,7 +62,7 @@ fn every_flipped_bit_is_harmless_or_reported() {
         let used: Vec<usize> = (0..original.len())
             .filter(|at| original[*at] != 0 || at % 1999 == 0)
             .enumerate()
-            .filter(|(number, _)| number % 11 == 0)
+            .filter(|(number, _)| number % 29 == 0)
             .map(|(_, at)| at)
             .collect();
         for at in used {
@@ -106,11 +76,11 @@ fn every_flipped_bit_is_harmless_or_reported() {
             damaged += lost;
         }
     }
-    assert!(damaged > 30, "{damaged}");
+    assert!(damaged > 20, "{damaged}");
 }
 
 #[test]
-fn every_cut_of_a_segment_is_reported() {
+fn cut_segments_are_reported() {
     let runtime = runtime();
     let files = runtime.block_on(sound());
     for path in segments(&files) {
@@ -138,79 +108,18 @@ fn a_missing_first_segment_is_reported_from_the_earliest() {
         for gone in 1..paths.len() {
             let copy = files.kill();
             paths[..gone].iter().for_each(|path| copy.take(path));
-            let journal = start(&copy).unwrap();
+            let journal = start(&copy);
             let content = content(journal.as_ref()).await;
             let first = content.heights[0];
             assert_eq!(content.heights, (first..=LAST).collect::<Vec<_>>());
             let oldest = journal.status(&name()).await.unwrap().oldest.pointer.height().unwrap();
-            assert!((oldest + 1..first).all(|height| covered(height, &content.corrupt)));
+            let reported = |height| content.corrupt.iter().any(|c| covers(c, height));
+            assert!((oldest + 1..first).all(reported));
             spanning += content.corrupt.len();
             journal.close().await;
         }
         assert!(spanning > 0, "no block spans two segments");
     });
-}
-
-/// A journal of a few blocks in one segment, and what of its file is in use.
-async fn small() -> (FaultFiles, PathBuf, usize) {
-    let files = FaultFiles::new();
-    let journal = start(&files).unwrap();
-    let (mut writer, _) = open(journal.as_ref(), 5).await.unwrap();
-    for height in 1..=SMALL {
-        append(writer.as_mut(), height).await.unwrap();
-    }
-    journal.close().await;
-    let path = segments(&files).remove(0);
-    let used = files.content(&path).unwrap().iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    assert_eq!(segments(&files).len(), 1);
-    (files, path, used)
-}
-
-const SMALL: u64 = 3;
-
-/// Every block is there unchanged, or it is reported.
-async fn nothing_is_silent(files: &FaultFiles, what: &str) -> u64 {
-    let journal = start(files).unwrap();
-    let content = content(journal.as_ref()).await;
-    let lost: Vec<u64> = (1..=SMALL).filter(|h| !content.heights.contains(h)).collect();
-    for height in &lost {
-        assert!(covered(*height, &content.corrupt), "{what}: block {height}: {content:?}");
-    }
-    assert_eq!(content.corrupt.is_empty(), lost.is_empty(), "{what}");
-    journal.close().await;
-    lost.len() as u64
-}
-
-/// A bit of every byte that the segment uses, another one from byte to byte.
-#[test]
-fn a_bit_of_every_byte_of_a_small_journal() {
-    let runtime = runtime();
-    let (files, path, used) = runtime.block_on(small());
-    let original = files.content(&path).unwrap();
-    let mut lost = 0;
-    for at in 0..used {
-        let mut broken = original.clone();
-        broken[at] ^= 1 << (at * 5 % 8);
-        let what = format!("byte {at}");
-        let cost = runtime.block_on(nothing_is_silent(&with(&files, &path, broken), &what));
-        assert!(cost <= 1, "{what}: {cost} blocks");
-        lost += cost;
-    }
-    assert!(lost > 1000, "{lost} of {used}");
-}
-
-/// The segment cut to every length.
-#[test]
-fn every_truncation_of_a_small_journal() {
-    let runtime = runtime();
-    let (files, path, used) = runtime.block_on(small());
-    let original = files.content(&path).unwrap();
-    let mut lost = 0;
-    for len in 0..used {
-        let cut = with(&files, &path, original[..len].to_vec());
-        lost += u64::from(runtime.block_on(nothing_is_silent(&cut, &format!("{len} bytes"))) > 0);
-    }
-    assert!(lost > 4096, "{lost} of {used}");
 }
 
 #[test]
@@ -250,7 +159,7 @@ fn side_indexes_only_repeat_what_the_segments_say() {
         disks.push(with(&files, &index, original[..original.len() / 2].to_vec()));
         for disk in disks {
             runtime.block_on(async {
-                let journal = start(&disk).unwrap();
+                let journal = start(&disk);
                 assert_eq!(check_whole(journal.as_ref(), LAST).await, 1);
                 journal.close().await;
             });
@@ -269,9 +178,9 @@ fn nothing_is_made_or_deleted_without_fence_state() {
     for disk in [missing, damaged] {
         runtime.block_on(async {
             let before = segments(&disk).len();
-            let journal = start(&disk).unwrap();
+            let journal = start(&disk);
             for result in [
-                journal.create(&name(), sluice_journal::conformance::ID).await.err(),
+                journal.create(&name(), ID).await.err(),
                 open(journal.as_ref(), 9).await.err(),
                 journal.status(&name()).await.err(),
             ] {
@@ -288,7 +197,7 @@ fn nothing_is_made_or_deleted_without_fence_state() {
         content[slot + 30] ^= 1;
         let disk = with(&files, &control, content);
         runtime.block_on(async {
-            let journal = start(&disk).unwrap();
+            let journal = start(&disk);
             let error = open(journal.as_ref(), 4).await.unwrap_err();
             assert!(matches!(error, JournalError::Fenced { .. }), "{error}");
             journal.close().await;
@@ -302,18 +211,14 @@ fn damage_after_the_start_is_reported_where_it_is_read() {
     let files = runtime.block_on(sound());
     runtime.block_on(async {
         let path = segments(&files).remove(0);
-        let mut options = options();
-        options.tail_cache_bytes = 0;
-        let shared = std::sync::Arc::new(files.clone());
-        let journal = Embedded::open_with(shared, Path::new(DIR), options).unwrap();
+        let journal = start_with(&files, Options { tail_cache_bytes: 0, ..options() });
         let original = files.content(&path).unwrap();
-        let file = sluice_journal::files::Files::open(&files, &path).unwrap();
+        let file = files.open(&path).unwrap();
         let at = original.iter().rposition(|byte| *byte != 0).unwrap() as u64 - 100;
         file.write(&[std::io::IoSlice::new(&[0xaa; 40])], at).unwrap();
         let content = content(journal.as_ref()).await;
-        check(&content, "overwritten");
+        assert_eq!(content.lost(LAST, "overwritten"), 1);
         assert_eq!(content.corrupt.len(), 1);
-        assert_eq!(content.heights.len() as u64, LAST - 1);
         assert_eq!(content.corrupt[0].file, path.display().to_string());
         let status = journal.status(&name()).await.unwrap();
         assert_eq!(status.quarantined, 1);
@@ -330,7 +235,7 @@ fn an_interrupted_write_is_cut_and_kept_aside() {
         let files = FaultFiles::new();
         runtime.block_on(async {
             files.plan(Plan { crash_at: Some(operation), ..Plan::default() });
-            let Ok(journal) = start(&files) else { return };
+            let journal = start(&files);
             let Ok((mut writer, _)) = open(journal.as_ref(), 1).await else { return };
             let mut acked = 0;
             for height in 1..40 {
@@ -340,7 +245,7 @@ fn an_interrupted_write_is_cut_and_kept_aside() {
                 acked = height;
             }
             let disk = files.reboot(operation);
-            let journal = start(&disk).unwrap();
+            let journal = start(&disk);
             check_whole(journal.as_ref(), acked).await;
             let status = journal.status(&name()).await.unwrap();
             let aside = disk.paths().iter().any(|p| p.extension().is_some_and(|e| e == "cut"));
@@ -356,15 +261,8 @@ fn an_interrupted_write_is_cut_and_kept_aside() {
 fn readers_that_fall_off_retention_are_told() {
     runtime().block_on(async {
         let files = FaultFiles::new();
-        let mut options = options();
-        options.retention.blocks = Some(1);
-        options.tail_cache_bytes = 0;
-        let shared = std::sync::Arc::new(files.clone());
-        let journal = Embedded::open_with(shared, Path::new(DIR), options).unwrap();
-        let (mut writer, _) = open(journal.as_ref(), 1).await.unwrap();
-        for height in 1..=LAST {
-            append(writer.as_mut(), height).await.unwrap();
-        }
+        let options = Options { tail_cache_bytes: 0, ..keeping(1) };
+        let (journal, _writer) = filled(&files, options, LAST).await;
         let mut reader = journal.read(&name(), ReadFrom::Earliest, stores(&[])).await.unwrap();
         reader.next().await.unwrap();
         journal.trim(&name(), Some(&[]), 0).await.unwrap();

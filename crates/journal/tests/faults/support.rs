@@ -1,5 +1,4 @@
-//! What the fault tests share.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses another part")]
+//! A small journal, its blocks, and what must be true of it.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +8,8 @@ use std::{
 
 use sluice_frame::{BlockEnd, Frame};
 use sluice_journal::{
-    AppendError, Embedded, Item, Journal, JournalError, Options, ReadFrom, Receipt, Writer,
+    AppendError, Corruption, Embedded, Item, Journal, JournalError, Options, ReadFrom, Reader,
+    Receipt, Retention, Writer,
     conformance::{ID, block_of, name, opening, parent_of, stores},
     files::fault::FaultFiles,
 };
@@ -26,8 +26,32 @@ pub(crate) fn options() -> Options {
     }
 }
 
-pub(crate) fn start(files: &FaultFiles) -> Result<Arc<Embedded>, JournalError> {
-    Embedded::open_with(Arc::new(files.clone()), Path::new(DIR), options())
+/// The same, but a trim retires all that so many blocks do not need.
+pub(crate) fn keeping(blocks: u64) -> Options {
+    Options { retention: Retention { blocks: Some(blocks), ..Retention::default() }, ..options() }
+}
+
+pub(crate) fn start(files: &FaultFiles) -> Arc<Embedded> {
+    start_with(files, options())
+}
+
+pub(crate) fn start_with(files: &FaultFiles, options: Options) -> Arc<Embedded> {
+    Embedded::open_with(Arc::new(files.clone()), Path::new(DIR), options).unwrap()
+}
+
+/// A started journal with a writer, and so many blocks in it; many begin in one segment and end
+/// in the next.
+pub(crate) async fn filled(
+    files: &FaultFiles,
+    options: Options,
+    blocks: u64,
+) -> (Arc<Embedded>, Box<dyn Writer>) {
+    let journal = start_with(files, options);
+    let (mut writer, _) = open(journal.as_ref(), 5).await.unwrap();
+    for height in 1..=blocks {
+        append(writer.as_mut(), height).await.unwrap();
+    }
+    (journal, writer)
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
@@ -57,6 +81,17 @@ pub(crate) fn frames(height: u64) -> Vec<Frame> {
 }
 
 pub(crate) async fn append(writer: &mut dyn Writer, height: u64) -> Result<Receipt, AppendError> {
+    match parts(writer, height).await {
+        // An earlier part was refused, and told nobody. The reason comes with the next try.
+        Err(AppendError::Invalid { reason, .. }) => {
+            assert_eq!(reason, "the block has to begin with part 0");
+            parts(writer, height).await
+        }
+        other => other,
+    }
+}
+
+async fn parts(writer: &mut dyn Writer, height: u64) -> Result<Receipt, AppendError> {
     let mut ticket = None;
     for frame in frames(height) {
         ticket = writer.append(frame).await?;
@@ -74,27 +109,57 @@ pub(crate) async fn open(
     Ok((opened.writer, opened.head.map_or(0, |head| head.height)))
 }
 
+pub(crate) async fn head_of(journal: &dyn Journal) -> u64 {
+    journal.status(&name()).await.unwrap().head.map_or(0, |head| head.height)
+}
+
 /// Everything readable, up to the tail: heights, and what stood between them.
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     pub(crate) heights: Vec<u64>,
-    pub(crate) corrupt: Vec<sluice_journal::Corruption>,
+    pub(crate) corrupt: Vec<Corruption>,
+}
+
+impl Content {
+    /// How many of the blocks up to the last are not readable; each must be reported.
+    pub(crate) fn lost(&self, last: u64, what: &str) -> u64 {
+        assert!(self.heights.is_sorted_by(|one, other| one < other), "{what}: {self:?}");
+        let lost: Vec<u64> = (1..=last).filter(|h| !self.heights.contains(h)).collect();
+        for height in &lost {
+            assert!(self.reports(*height), "{what}: block {height} is lost silently: {self:?}");
+        }
+        assert_eq!(self.corrupt.is_empty(), lost.is_empty(), "{what}: {self:?}");
+        lost.len() as u64
+    }
+
+    fn reports(&self, height: u64) -> bool {
+        self.corrupt.iter().any(|c| covers(c, height))
+    }
+}
+
+pub(crate) fn covers(corruption: &Corruption, height: u64) -> bool {
+    let after = corruption.after.pointer.height().unwrap_or(0);
+    let through = corruption.through.as_ref().map_or(Some(u64::MAX), |t| t.pointer.height());
+    (after + 1..=through.unwrap_or(0)).contains(&height)
+        // Where the block before is not known, the position inside the block is named.
+        || (corruption.after.index == 0 && after == height)
 }
 
 /// Reads everything and compares each block with what was appended.
 pub(crate) async fn content(journal: &dyn Journal) -> Content {
     let mut content = Content::default();
-    let head = journal.status(&name()).await.unwrap().head.map_or(0, |head| head.height);
+    let head = head_of(journal).await;
     let mut reader = journal.read(&name(), ReadFrom::Earliest, stores(&[])).await.unwrap();
-    let mut parts = Vec::new();
-    if reader.started().after.pointer.height().unwrap_or(0) == head {
-        // Nothing but what may be unreadable is left.
-        let item = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
-        if let Ok(Ok(Item::Corrupt(corruption))) = item {
-            content.corrupt.push(corruption);
-        }
-        return content;
+    if reader.started().after.pointer.height().unwrap_or(0) < head {
+        read_to(head, reader.as_mut(), &mut content).await;
     }
+    // Damage behind the head follows at once if there is any.
+    content.corrupt.extend(damage_at_once(reader.as_mut()).await);
+    content
+}
+
+async fn read_to(head: u64, reader: &mut dyn Reader, content: &mut Content) {
+    let mut parts = Vec::new();
     loop {
         let item = tokio::time::timeout(Duration::from_secs(20), reader.next()).await;
         match item.expect("the tail is told").unwrap() {
@@ -129,12 +194,21 @@ pub(crate) async fn content(journal: &dyn Journal) -> Content {
             other => panic!("unexpected {other:?}"),
         }
     }
-    // Damage behind the head follows at once if there is any.
-    let item = tokio::time::timeout(Duration::from_millis(1), reader.next()).await;
-    if let Ok(Ok(Item::Corrupt(corruption))) = item {
-        content.corrupt.push(corruption);
+}
+
+/// Damage that the reader tells of without waiting for anything but its turn.
+async fn damage_at_once(reader: &mut dyn Reader) -> Option<Corruption> {
+    for _ in 0..3 {
+        let item = tokio::select! {
+            biased;
+            item = reader.next() => item.ok(),
+            () = std::future::ready(()) => None,
+        };
+        if let Some(Item::Corrupt(corruption)) = item {
+            return Some(corruption);
+        }
     }
-    content
+    None
 }
 
 /// After a crash: every acknowledged block is there, once, unchanged, with everything before it,
