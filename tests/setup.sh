@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests need from the distribution, where it is missing:
-# a C compiler (ring), protoc (etcd-client's build), etcd (the tests of the coordinator).
+# a C compiler (ring), protoc (etcd-client's build), etcd (the tests of the coordinator), strace
+# (the test that lets syncs fail), libfaketime (the test that steps the clock).
 set -euo pipefail
 
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v protoc >/dev/null || missing+=(protobuf-compiler)
 command -v etcd >/dev/null || [ -x /usr/sbin/etcd ] || missing+=(etcd-server)
+command -v strace >/dev/null || missing+=(strace)
+compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || missing+=(libfaketime)
 if ! command -v cargo >/dev/null; then
   echo "setup: no Rust toolchain found; install one with rustup (https://rustup.rs), then run make again" >&2
   exit 1

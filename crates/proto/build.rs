@@ -5,18 +5,20 @@ use std::{error::Error, path::PathBuf};
 use prost::Message;
 use prost_types::{FileDescriptorSet, field_descriptor_proto::Type};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "cosmos/store/v1beta1/listening.proto",
     "sluice/v1/frame.proto",
     "sluice/v1/router.proto",
     "sluice/v1/producer.proto",
     "sluice/v1/coordinator.proto",
     "sluice/v1/sink.proto",
+    "sluice/v1/spool.proto",
 ];
 
 /// Fields whose message is kept as the bytes it came in: what passes through is never decoded.
 /// A message and a `bytes` field are encoded alike, so the public contract is unchanged.
-const RAW: [(&str, &str); 2] = [("AppendRequest", "frame"), ("CaptureRequest", "changes")];
+const RAW: [(&str, &str); 3] =
+    [("AppendRequest", "frame"), ("CaptureRequest", "changes"), ("SpoolFetchResponse", "frame")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=../../proto");

@@ -23,14 +23,19 @@
 mod call;
 mod clock;
 mod coalesce;
+mod control;
 mod error;
 mod lease;
 mod lock;
+mod metrics;
 mod session;
 mod types;
 mod wire;
 
 pub use coalesce::{CheckpointWriter, Coalesced, CommitWriter, Write};
+pub use control::{
+    Action, ActionKind, ActionResult, AuditEntry, AuditKind, Control, ControlWatch, Paused,
+};
 pub use error::{CoordinationError, LostCause};
 pub use lock::Lock;
 pub use session::{Session, SessionOptions};
@@ -136,6 +141,16 @@ impl Coordination {
     /// past its deadline here, without a call); [`CoordinationError::PositionConflict`] if
     /// `previous` is not the last commit or the new position is not after it.
     pub async fn commit(
+        &self,
+        lock: &Lock,
+        commit: &Commit,
+    ) -> Result<CommitRecord, CoordinationError> {
+        let result = self.try_commit(lock, commit).await;
+        self.caller.metrics().committed(&commit.ingestor, &result);
+        result
+    }
+
+    async fn try_commit(
         &self,
         lock: &Lock,
         commit: &Commit,

@@ -28,7 +28,8 @@ pub use error::ConfigError;
 pub use load::{Sources, load, process_environment, section};
 pub use secret::{Secret, SecretError};
 pub use sections::{
-    Batch, Config, Connect, Coordinator, Durability, Etcd, Ingestor, Journal, JournalBackend,
-    Listen, OnGap, Retention, Retry, Security, Sink, Source, Store, Stream, Telemetry, Then, Tls,
+    Batch, Config, Connect, Coordinator, Durability, Etcd, Feeds, Ingestor, Journal,
+    JournalBackend, Listen, OnGap, OnRegress, Retention, Retry, Security, Sink, Source, Store,
+    Stream, Telemetry, Then, Tls,
 };
 pub use size::ByteSize;

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use sluice_model::IngestorName;
 
-pub use ingestor::{Ingestor, OnGap, Source};
+pub use ingestor::{Feeds, Ingestor, OnGap, OnRegress, Source};
 pub use journal::{Durability, Journal, JournalBackend, Retention};
 pub use services::{Connect, Coordinator, Etcd, Listen, Security, Store, Telemetry, Tls};
 pub use stream::{Batch, Retry, Sink, Stream, Then};

@@ -4,7 +4,9 @@ use std::fmt;
 
 use sluice_model::{Filter, FilterSpec};
 
-use crate::{Config, ConfigError, Ingestor, Store, Stream, explain::closest};
+use crate::{
+    ByteSize, Config, ConfigError, Feeds, Ingestor, OnGap, Store, Stream, explain::closest,
+};
 
 /// Longest name of a sink or stream, in bytes; the same as an ingestor's.
 const MAX_NAME: usize = 200;
@@ -237,6 +239,7 @@ fn check_ingestor(at: &str, ingestor: &Ingestor, checked: &mut Checked) {
     checked.rule(!ingestor.source.kind.is_empty(), format!("{at}.source.type"), fix);
     checked.rule(ingestor.window > 0, format!("{at}.window"), "at least 1");
     checked.rule(ingestor.window_bytes.bytes() > 0, format!("{at}.window_bytes"), "at least 1");
+    check_feeds(at, ingestor, checked);
     let stores = format!("{at}.stores");
     let all = "it is empty; write [\"*\"] for every store";
     checked.rule(!ingestor.stores.is_empty(), &*stores, all);
@@ -251,6 +254,32 @@ fn check_ingestor(at: &str, ingestor: &Ingestor, checked: &mut Checked) {
         let fix = "it is empty; write the label to give";
         checked.rule(!rule.topic.is_empty(), format!("{at}.topic"), fix);
     }
+}
+
+/// Smallest spool: some of the largest usual frames.
+const MIN_SPOOL: ByteSize = ByteSize::mib(8);
+
+fn check_feeds(at: &str, ingestor: &Ingestor, checked: &mut Checked) {
+    let beside = ingestor.feeds == Feeds::Beside;
+    let needs = "it needs other replicas that capture: set feeds = \"beside\"";
+    let agree = ingestor.agree;
+    let fix =
+        format_args!("{agree} is not 1 (compare afterwards) or 2 (append what two feeds gave)");
+    checked.rule((1..=2).contains(&agree), format!("{at}.agree"), fix);
+    checked.rule(beside || agree != 2, format!("{at}.agree"), needs);
+    checked.rule(beside || ingestor.lag_limit == 0, format!("{at}.lag_limit"), needs);
+    if let Some(after) = ingestor.gap_after {
+        let at = format!("{at}.gap_after");
+        let above = "it must be above 0; on_gap = \"record\" records a gap at once";
+        checked.rule(!after.get().is_zero(), &*at, above);
+        let both = "on_gap = \"record\" records every gap at once; remove one of the two";
+        checked.rule(ingestor.on_gap == OnGap::Halt, at, both);
+    }
+    checked.rule(
+        ingestor.spool_bytes >= MIN_SPOOL,
+        format!("{at}.spool_bytes"),
+        format_args!("{} is less than {MIN_SPOOL}", ingestor.spool_bytes),
+    );
 }
 
 /// Names of sinks and streams become parts of keys and file names, encoded; they must be

@@ -342,3 +342,31 @@ fn sections_of_a_type_name_the_whole_key() {
     let error = section::<Own>("ingestors.a.source", &table).unwrap_err().to_string();
     assert!(error.contains("ingestors.a.source") && error.contains("wiat"), "{error}");
 }
+
+#[test]
+fn two_feeds_are_read_and_their_rules_are_named() {
+    let own = "[ingestors.a]\nsource = { type = 'capture' }\n";
+    let config = with_file(&format!(
+        "{own}feeds = 'beside'\nagree = 2\ngap_after = '10m'\nlag_limit = 20\nspool_bytes = '64MiB'"
+    ))
+    .unwrap();
+    let read = &config.ingestors[&"a".parse().unwrap()];
+    assert_eq!((read.feeds, read.agree, read.lag_limit), (sluice_config::Feeds::Beside, 2, 20));
+    assert_eq!(read.gap_after.unwrap().get(), Duration::from_mins(10));
+    assert_eq!(read.spool_bytes, ByteSize::mib(64));
+    let plain = &with_file(own).unwrap().ingestors[&"a".parse().unwrap()];
+    assert_eq!((plain.feeds, plain.agree), (sluice_config::Feeds::Owner, 1));
+    assert_eq!((plain.gap_after, plain.lag_limit), (None, 0));
+    for (text, parts) in [
+        ("agree = 2", ["ingestors.a.agree", "feeds = \"beside\""]),
+        ("feeds = 'beside'\nagree = 3", ["ingestors.a.agree", "3 is not 1"]),
+        ("lag_limit = 5", ["ingestors.a.lag_limit", "feeds = \"beside\""]),
+        ("gap_after = '0s'", ["ingestors.a.gap_after", "on_gap = \"record\""]),
+        ("gap_after = '1s'\non_gap = 'record'", ["ingestors.a.gap_after", "at once"]),
+        ("spool_bytes = '1MiB'", ["ingestors.a.spool_bytes", "8MiB"]),
+        ("feeds = 'two'", ["ingestors.a.feeds", "beside"]),
+    ] {
+        let error = message(&format!("{own}{text}"));
+        assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
+    }
+}

@@ -1,9 +1,10 @@
 use std::{fmt, time::Duration};
 
 use futures_util::StreamExt;
-use sluice_model::Epoch;
+use sluice_model::{Epoch, IngestorName};
 
 use crate::{
+    audit::{self, Trail},
     coordination::{Coordination, LIST_LIMIT, TRIES, Ticket, got, modified, pause},
     error::Error,
     kv::{Answer, Compare, Entry, EventKind, Kv, KvError, Op, Revision, Txn},
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// A watch that failed is looked at again after this.
-const AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const AGAIN: Duration = Duration::from_millis(200);
 
 /// Where a candidate stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Acquisition {
     ticket: Ticket,
     member: Member,
     key: String,
+    /// Whose trail tells of this lock.
+    ingestor: Option<IngestorName>,
     phase: Phase,
     told: Option<LockState>,
     wakeups: u64,
@@ -85,6 +88,7 @@ impl Coordination {
         Ok(Acquisition {
             coordination: self.clone(),
             key: self.candidate_key(&ticket)?,
+            ingestor: audit::ingestor_of(&ticket.lock),
             ticket,
             member,
             phase: Phase::Start,
@@ -203,10 +207,14 @@ impl Acquisition {
     async fn look(&self, created: Revision) -> Result<Look, Error> {
         let incarnation = self.coordination.keys.incarnation();
         let prefix = self.coordination.keys.candidates(&self.ticket.lock)?;
-        let read = Txn::read(vec![Op::Range(prefix, LIST_LIMIT), Op::Get(incarnation)]);
-        let mut answer = self.coordination.kv.txn(read).await?;
-        let incarnation = got(answer.answers.pop())?;
-        let Some(Answer::Listed(queue)) = answer.answers.pop() else {
+        let mut read = vec![Op::Range(prefix, LIST_LIMIT), Op::Get(incarnation)];
+        read.extend(self.ingestor.as_ref().map(|name| Op::Get(self.coordination.keys.audit(name))));
+        let answer = self.coordination.kv.txn(Txn::read(read)).await?;
+        let mut answers = answer.answers.into_iter();
+        let queue = answers.next();
+        let incarnation = got(answers.next())?;
+        let trail = audit::head_of(answers.next())?;
+        let Some(Answer::Listed(queue)) = queue else {
             return Err(Error::Kv(KvError::Invalid("a range was answered otherwise".to_owned())));
         };
         if queue.len() >= LIST_LIMIT {
@@ -221,7 +229,8 @@ impl Acquisition {
             older().min_by_key(|entry| entry.create_revision),
             older().max_by_key(|entry| entry.create_revision),
         ) else {
-            return self.promote(own, incarnation.as_ref(), answer.revision).await;
+            let trail = self.coordination.trail_of_lock(self.ingestor.as_ref(), trail);
+            return self.promote(own, incarnation.as_ref(), trail, answer.revision).await;
         };
         let owner: Candidate = record::decode(&first.key, &first.value)?;
         Ok(Look::Behind {
@@ -233,11 +242,12 @@ impl Acquisition {
     }
 
     /// Nobody is before this candidate, and nobody can come before it. The transaction that
-    /// writes the epoch reads the own key and the incarnation once more.
+    /// writes the epoch reads the own key and the incarnation once more, and adds to the trail.
     async fn promote(
         &self,
         own: &Entry,
         incarnation: Option<&Entry>,
+        mut trail: Option<Trail>,
         revision: Revision,
     ) -> Result<Look, Error> {
         let candidate: Candidate = record::decode(&own.key, &own.value)?;
@@ -247,17 +257,27 @@ impl Acquisition {
         let key = self.coordination.keys.incarnation();
         let current = decode_incarnation(incarnation)?;
         let epoch = Epoch::new(current.incarnation, own.create_revision);
+        let mut when = vec![
+            Compare::Created(self.key.clone(), own.create_revision),
+            modified(&key, incarnation),
+        ];
+        let mut then = Vec::new();
+        if let Some(trail) = &mut trail {
+            trail.owned(&candidate.member, epoch)?;
+            let (unchanged, steps) = trail.write()?;
+            when.push(unchanged);
+            then.extend(steps);
+        }
         let value = record::encode(&Candidate { epoch: Some(epoch), ..candidate })?;
-        let txn = Txn {
-            when: vec![
-                Compare::Created(self.key.clone(), own.create_revision),
-                modified(&key, incarnation),
-            ],
-            then: vec![Op::Put { key: self.key.clone(), value, lease: own.lease }],
-            otherwise: vec![],
-        };
+        then.push(Op::Put { key: self.key.clone(), value, lease: own.lease });
+        let txn = Txn { when, then, otherwise: vec![] };
         match self.coordination.kv.txn(txn).await {
-            Ok(answer) if answer.succeeded => Ok(Look::Turn(epoch, answer.revision)),
+            Ok(answer) if answer.succeeded => {
+                if let Some(trail) = &trail {
+                    trail.log();
+                }
+                Ok(Look::Turn(epoch, answer.revision))
+            }
             // Looking again tells which.
             Ok(_) | Err(KvError::Unknown(_) | KvError::LeaseNotFound(_)) => Ok(Look::Again),
             Err(error) => Err(error.into()),
@@ -317,10 +337,13 @@ impl Coordination {
 
     async fn try_raise(&self, ticket: &Ticket, fence: Epoch) -> Result<Option<Epoch>, Error> {
         let (key, store) = (self.candidate_key(ticket)?, self.keys.incarnation());
-        let read = Txn::read(vec![Op::Get(key.clone()), Op::Get(store.clone())]);
-        let mut answer = self.kv.txn(read).await?;
-        let incarnation = got(answer.answers.pop())?;
-        let own = got(answer.answers.pop())?;
+        let ingestor = audit::ingestor_of(&ticket.lock);
+        let mut read = vec![Op::Get(key.clone()), Op::Get(store.clone())];
+        read.extend(ingestor.as_ref().map(|name| Op::Get(self.keys.audit(name))));
+        let mut answers = self.kv.txn(Txn::read(read)).await?.answers.into_iter();
+        let own = got(answers.next())?;
+        let incarnation = got(answers.next())?;
+        let trail = self.trail_of_lock(ingestor.as_ref(), audit::head_of(answers.next())?);
         let owner = own.as_ref().map(|entry| record::decode::<Candidate>(&entry.key, &entry.value));
         let (Some(entry), Some(Candidate { member, epoch: Some(epoch) })) =
             (own, owner.transpose()?)
@@ -337,23 +360,22 @@ impl Coordination {
             .map_err(|_| beyond("no incarnation lies above it; create a new journal"))?
             .max(current);
         let raised_epoch = Epoch::new(raised, entry.create_revision);
+        let mut when = vec![
+            Compare::Modified(key.clone(), entry.mod_revision),
+            modified(&store, incarnation.as_ref()),
+        ];
+        let mut then = Vec::new();
+        if let Some(mut trail) = trail {
+            trail.raised(&member, raised_epoch, fence)?;
+            let (unchanged, steps) = trail.write()?;
+            when.push(unchanged);
+            then.extend(steps);
+        }
         let owner = Candidate { member, epoch: Some(raised_epoch) };
-        let txn = Txn {
-            when: vec![
-                Compare::Modified(key.clone(), entry.mod_revision),
-                modified(&store, incarnation.as_ref()),
-            ],
-            then: vec![
-                Op::Put {
-                    key: store,
-                    value: record::encode(&Incarnation { incarnation: raised })?,
-                    lease: None,
-                },
-                Op::Put { key, value: record::encode(&owner)?, lease: entry.lease },
-            ],
-            otherwise: vec![],
-        };
-        let raised = self.kv.txn(txn).await?.succeeded;
+        let value = record::encode(&Incarnation { incarnation: raised })?;
+        then.push(Op::Put { key: store, value, lease: None });
+        then.push(Op::Put { key, value: record::encode(&owner)?, lease: entry.lease });
+        let raised = self.kv.txn(Txn { when, then, otherwise: vec![] }).await?.succeeded;
         if raised {
             tracing::warn!(lock = ticket.lock, %fence, epoch = %raised_epoch,
                 "the store went backwards; raised its incarnation past the fence");

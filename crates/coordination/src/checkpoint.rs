@@ -1,7 +1,7 @@
 use sluice_model::{Checkpoint, Epoch, IngestorName, StartPosition};
 
 use crate::{
-    coordination::{Coordination, TRIES, Ticket, got, modified, now_millis, pause},
+    coordination::{Coordination, TRIES, Ticket, got, modified, pause},
     error::Error,
     kv::{Entry, Op, Txn},
     record::{self, Reset, StreamCheckpoint, StreamState},
@@ -135,7 +135,7 @@ impl Coordination {
             reset_epoch: put.reset_epoch,
             version,
             epoch,
-            at: now_millis(),
+            at: self.clock.millis(),
         })?;
         let txn = Txn {
             when: vec![

@@ -3,7 +3,7 @@ use sluice_model::{
 };
 
 use crate::{
-    coordination::{Coordination, TRIES, Ticket, got, modified, now_millis, pause},
+    coordination::{Coordination, TRIES, Ticket, got, modified, pause},
     error::Error,
     kv::{Op, Txn},
     record::{self, CommitRecord, JournalRecord},
@@ -115,7 +115,7 @@ impl Coordination {
             let (ingestor, stored) = (commit.ingestor.clone(), stored.map(Box::new));
             return Err(Error::PositionConflict { ingestor, stored });
         }
-        let next = next(commit, epoch, stored.as_ref());
+        let next = next(commit, epoch, stored.as_ref(), self.clock.millis());
         let value = record::encode(&next)?;
         let txn = Txn {
             when: vec![owned, modified(&key, entry.as_ref())],
@@ -126,7 +126,7 @@ impl Coordination {
     }
 }
 
-fn next(commit: &Commit, epoch: Epoch, stored: Option<&CommitRecord>) -> CommitRecord {
+fn next(commit: &Commit, epoch: Epoch, stored: Option<&CommitRecord>, at: u64) -> CommitRecord {
     CommitRecord {
         journal: commit.journal,
         epoch,
@@ -136,6 +136,6 @@ fn next(commit: &Commit, epoch: Epoch, stored: Option<&CommitRecord>) -> CommitR
         digest: commit.digest,
         durability: commit.durability,
         sequence: stored.map_or(0, |stored| stored.sequence) + 1,
-        at: now_millis(),
+        at,
     }
 }

@@ -21,6 +21,38 @@ pub(crate) const LIST_LIMIT: usize = 10_000;
 pub(crate) const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The time of day, milliseconds since 1970, as people are told it. Locks, epochs, commits,
+/// checkpoints and the order of trails do not depend on it; only a hold that expires does.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl WallClock {
+    /// A clock of the caller's own.
+    pub fn new(millis: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(millis))
+    }
+
+    pub(crate) fn millis(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl Default for WallClock {
+    /// The machine's.
+    fn default() -> Self {
+        Self::new(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WallClock").field(&self.millis()).finish()
+    }
+}
+
 /// How coordination is kept.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -28,11 +60,20 @@ pub struct Options {
     pub root: String,
     /// How many commits and checkpoints are written.
     pub budget: BudgetOptions,
+    /// Entries that the trail of each ingestor keeps, 10 to 4,000; older ones are dropped.
+    pub audit_entries: u64,
+    /// What time it is, for people.
+    pub clock: WallClock,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { root: "/sluice".to_owned(), budget: BudgetOptions::default() }
+        Self {
+            root: "/sluice".to_owned(),
+            budget: BudgetOptions::default(),
+            audit_entries: 1000,
+            clock: WallClock::default(),
+        }
     }
 }
 
@@ -55,6 +96,8 @@ pub struct Coordination {
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) keys: Keys,
     pub(crate) budget: Arc<WriteBudget>,
+    pub(crate) audit_entries: u64,
+    pub(crate) clock: WallClock,
 }
 
 impl fmt::Debug for Coordination {
@@ -66,8 +109,13 @@ impl fmt::Debug for Coordination {
 impl Coordination {
     /// Over a store.
     pub fn new(kv: Arc<dyn Kv>, options: &Options) -> Self {
-        let keys = Keys::new(&options.root);
-        Self { kv, keys, budget: Arc::new(WriteBudget::new(options.budget)) }
+        Self {
+            kv,
+            keys: Keys::new(&options.root),
+            budget: Arc::new(WriteBudget::new(options.budget)),
+            audit_entries: options.audit_entries.clamp(10, 4000),
+            clock: options.clock.clone(),
+        }
     }
 
     /// The store, for compaction and metrics.
@@ -163,10 +211,4 @@ pub(crate) fn modified(key: &str, entry: Option<&Entry>) -> Compare {
 
 pub(crate) async fn pause(tries: u32) {
     tokio::time::sleep(PAUSE.saturating_mul(tries)).await;
-}
-
-/// Milliseconds since 1970. Only for people and for holds that run out; nothing is ordered by it.
-pub(crate) fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

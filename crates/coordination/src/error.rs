@@ -3,6 +3,7 @@ use std::time::Duration;
 use sluice_model::{Epoch, IngestorName, JournalId};
 
 use crate::{
+    control::{Action, ActionResult},
     keys::KeyError,
     kv::KvError,
     record::{CommitRecord, StreamState},
@@ -58,6 +59,24 @@ pub enum Error {
         epoch: Epoch,
         /// Why not.
         message: &'static str,
+    },
+    /// Another action waits to be done.
+    #[error("{ingestor} still has action {} to do: {}, asked for by {:?}; wait for it or cancel it", .action.id, .action.kind.name(), .action.actor)]
+    ActionWaits {
+        /// Whose.
+        ingestor: IngestorName,
+        /// The one that waits.
+        action: Box<Action>,
+    },
+    /// The action ended before.
+    #[error("action {id} of {ingestor} has ended; the last one was {} ({}): {}", .last.id, .last.kind, .last.message)]
+    ActionEnded {
+        /// Whose.
+        ingestor: IngestorName,
+        /// The one that was meant.
+        id: u64,
+        /// How the last one ended.
+        last: Box<ActionResult>,
     },
     /// The session ended; everything under it is gone.
     #[error("the session {0:x} ended; make a new one")]

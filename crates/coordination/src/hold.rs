@@ -7,7 +7,7 @@ use sluice_model::{IngestorName, Position};
 
 use crate::{
     checkpoint::state_of,
-    coordination::{Coordination, LIST_LIMIT, now_millis},
+    coordination::{Coordination, LIST_LIMIT},
     error::Error,
     kv::{Compare, Entry, KvError, Op, Range, Txn},
     record::{self, HoldRecord},
@@ -34,7 +34,7 @@ impl Coordination {
     /// What retention must keep of an ingestor. A stream with an owner or a waiter holds as long
     /// as it has one; a stopped one for [`STOPPED_STREAM_HOLD`].
     pub async fn holds(&self, ingestor: &IngestorName) -> Result<Vec<Hold>, Error> {
-        let now = now_millis();
+        let now = self.clock.millis();
         let mut holds = self.explicit(ingestor, now).await?;
         holds.extend(self.implied(ingestor, now).await?);
         Ok(holds)
@@ -123,7 +123,7 @@ impl Coordination {
         }
         self.budget.turn().await?;
         let lasts = hold.expires_in.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-        let expires = lasts.map(|millis| now_millis().saturating_add(millis));
+        let expires = lasts.map(|millis| self.clock.millis().saturating_add(millis));
         let key = self.keys.hold(ingestor, &hold.name)?;
         let value = record::encode(&HoldRecord { position: hold.position.clone(), expires })?;
         self.repeat(&Txn::read(vec![Op::Put { key, value, lease: None }])).await?;

@@ -38,7 +38,8 @@ pub enum KeyError {
 /// <root>/v1/incarnation
 /// <root>/v1/session/<lease>/<nonce>            -> lock name     leased; what a session asked for
 /// <root>/v1/lock/<lock>/<lease>-<nonce>        -> candidate     leased
-/// <root>/v1/ingestor/<ingestor>/journal|commit
+/// <root>/v1/ingestor/<ingestor>/journal|commit|control|audit
+/// <root>/v1/ingestor/<ingestor>/audit/<number>  -> an entry of the trail
 /// <root>/v1/stream/<stream>/checkpoint|reset
 /// <root>/v1/hold/<ingestor>/<hold>
 /// ```
@@ -94,6 +95,24 @@ impl Keys {
 
     pub(crate) fn commit(&self, ingestor: &IngestorName) -> String {
         format!("{}/ingestor/{}/commit", self.root, ingestor.encoded())
+    }
+
+    pub(crate) fn control(&self, ingestor: &IngestorName) -> String {
+        format!("{}/ingestor/{}/control", self.root, ingestor.encoded())
+    }
+
+    /// The head of the trail.
+    pub(crate) fn audit(&self, ingestor: &IngestorName) -> String {
+        format!("{}/ingestor/{}/audit", self.root, ingestor.encoded())
+    }
+
+    pub(crate) fn audit_entries(&self, ingestor: &IngestorName) -> String {
+        format!("{}/", self.audit(ingestor))
+    }
+
+    /// Numbers in the order of keys.
+    pub(crate) fn audit_entry(&self, ingestor: &IngestorName, sequence: u64) -> String {
+        format!("{}{sequence:020}", self.audit_entries(ingestor))
     }
 
     pub(crate) fn streams(&self) -> String {

@@ -14,13 +14,21 @@
 //!   transaction on. Every commit and checkpoint is a transaction guarded by that key and by the
 //!   previous value.
 //!
+//! - The **control** of an ingestor is what operators want of it: paused, or an action to be done
+//!   once. It is changed by compare-and-swap and watched by owner and waiters; only the owner can
+//!   say that an action ended.
+//! - The **trail** of an ingestor says who owned it and what was done to it. Changes of ownership
+//!   and of control are written in one transaction with their entry.
+//!
 //! Nothing here keeps state between calls except the write budget: any replica serves any call.
 
 mod acquire;
+mod audit;
 mod budget;
 mod checkpoint;
 mod commit;
 mod compaction;
+pub mod control;
 mod coordination;
 pub mod embedded;
 mod error;
@@ -36,11 +44,13 @@ mod session;
 pub mod conformance;
 
 pub use acquire::{Acquisition, LockState};
+pub use audit::{AuditEntry, Note};
 pub use budget::{BudgetOptions, WriteBudget};
 pub use checkpoint::PutCheckpoint;
 pub use commit::Commit;
 pub use compaction::{CompactionOptions, Compactor};
-pub use coordination::{Coordination, Options, Ticket};
+pub use control::{Action, ActionKind, ActionResult, Control, ControlWatch};
+pub use coordination::{Coordination, Options, Ticket, WallClock};
 pub use embedded::EmbeddedKv;
 pub use error::Error;
 pub use etcd::{EtcdKv, EtcdOptions, EtcdTls};

@@ -139,14 +139,14 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, 
         .map_err(|error| Error::Record { key: key.to_owned(), message: error.to_string() })
 }
 
-mod pointer {
+pub(crate) mod pointer {
     use super::{Deserialize, Pointer};
 
-    pub(super) fn serialize<S: serde::Serializer>(p: &Pointer, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(p: &Pointer, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&text(p))
     }
 
-    pub(super) fn deserialize<'de, D>(d: D) -> Result<Pointer, D::Error>
+    pub(crate) fn deserialize<'de, D>(d: D) -> Result<Pointer, D::Error>
     where
         D: serde::Deserializer<'de>,
     {
@@ -191,14 +191,14 @@ impl Place {
     }
 }
 
-mod position {
+pub(crate) mod position {
     use super::{Deserialize, Place, Position, Serialize};
 
-    pub(super) fn serialize<S: serde::Serializer>(p: &Position, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(p: &Position, s: S) -> Result<S::Ok, S::Error> {
         Place::new(p, None).serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D>(d: D) -> Result<Position, D::Error>
+    pub(crate) fn deserialize<'de, D>(d: D) -> Result<Position, D::Error>
     where
         D: serde::Deserializer<'de>,
     {

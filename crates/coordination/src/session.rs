@@ -3,11 +3,12 @@ use std::{collections::BTreeSet, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    coordination::{Coordination, LIST_LIMIT, Ticket},
+    audit,
+    coordination::{Coordination, LIST_LIMIT, TRIES, Ticket, got, pause},
     error::Error,
     keys::{KeyError, NONCE},
     kv::{Compare, Entry, KvError, LeaseId, Op, Txn},
-    record::{self, Wish},
+    record::{self, Candidate, Wish},
 };
 
 /// Bounds of a session's duration.
@@ -89,8 +90,43 @@ impl Coordination {
     pub async fn release(&self, ticket: &Ticket) -> Result<(), Error> {
         let candidate = self.candidate_key(ticket)?;
         let wish = self.keys.wish(ticket.session, &ticket.nonce)?;
-        self.repeat(&Txn::read(vec![Op::Delete(candidate), Op::Delete(wish)])).await?;
+        let gone = vec![Op::Delete(candidate), Op::Delete(wish)];
+        for tries in 1..=TRIES {
+            match self.release_owned(ticket, &gone).await {
+                Ok(Some(true)) => return Ok(()),
+                Ok(Some(false)) => break,
+                Ok(None) => {}
+                Err(error) if error.is_unknown() && tries < TRIES => {}
+                Err(error) => return Err(error),
+            }
+            pause(tries).await;
+        }
+        self.repeat(&Txn::read(gone)).await?;
         Ok(())
+    }
+
+    /// Releases an ingestor's lock together with the entry in its trail. False if this is no such
+    /// lock or not its owner; `None` if somebody else wrote to the trail meanwhile.
+    async fn release_owned(&self, ticket: &Ticket, gone: &[Op]) -> Result<Option<bool>, Error> {
+        let Some(ingestor) = audit::ingestor_of(&ticket.lock) else { return Ok(Some(false)) };
+        let own = self.candidate_key(ticket)?;
+        let read = vec![Op::Get(own), Op::Get(self.keys.audit(&ingestor))];
+        let mut answers = self.kv.txn(Txn::read(read)).await?.answers.into_iter();
+        let Some(own) = got(answers.next())? else { return Ok(Some(false)) };
+        let candidate: Candidate = record::decode(&own.key, &own.value)?;
+        let trail = self.trail_of_lock(Some(&ingestor), audit::head_of(answers.next())?);
+        let (Some(epoch), Some(mut trail)) = (candidate.epoch, trail) else {
+            return Ok(Some(false));
+        };
+        trail.released(&candidate.member, epoch)?;
+        let (unchanged, mut then) = trail.write()?;
+        then.extend_from_slice(gone);
+        let when = vec![Compare::Modified(own.key, own.mod_revision), unchanged];
+        let written = self.kv.txn(Txn { when, then, otherwise: vec![] }).await?.succeeded;
+        if written {
+            trail.log();
+        }
+        Ok(written.then_some(true))
     }
 }
 

@@ -35,6 +35,8 @@ pub struct CoordinatorOptions {
     pub lease_ttl: Duration,
     /// How many commits and checkpoints are written.
     pub write_budget: BudgetOptions,
+    /// Entries that the trail of each ingestor keeps.
+    pub audit_entries: u64,
     /// How much history the store keeps.
     pub compaction: CompactionOptions,
 }
@@ -47,6 +49,7 @@ impl CoordinatorOptions {
             root: ROOT.to_owned(),
             lease_ttl: Duration::from_secs(10),
             write_budget: BudgetOptions::default(),
+            audit_entries: Options::default().audit_entries,
             compaction: CompactionOptions::default(),
         }
     }
@@ -72,7 +75,12 @@ impl CoordinatorOptions {
     }
 
     pub(crate) fn recipe(&self) -> Options {
-        Options { root: self.root.clone(), budget: self.write_budget }
+        Options {
+            root: self.root.clone(),
+            budget: self.write_budget,
+            audit_entries: self.audit_entries,
+            ..Options::default()
+        }
     }
 }
 

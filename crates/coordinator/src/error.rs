@@ -43,6 +43,9 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::PositionConflict { .. }
         | Error::CheckpointConflict { .. }
         | Error::WrongJournal { .. } => conflict(error, message),
+        Error::ActionWaits { .. } | Error::ActionEnded { .. } => {
+            reason::status(Code::FailedPrecondition, reason::CONFLICT, message)
+        }
         Error::SessionLost(_) => reason::status(Code::NotFound, reason::SESSION_LOST, message),
         Error::Key(_) | Error::Invalid(_) | Error::Fence { .. } => {
             reason::status(Code::InvalidArgument, reason::INVALID, message)

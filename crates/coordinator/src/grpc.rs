@@ -1,20 +1,24 @@
 //! Decodes, calls, encodes. No decisions.
 
-use std::{future::Future, pin::Pin, time::Duration};
+mod control;
+mod follow;
+
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
-use sluice_coordination::{Acquisition, Coordination, Error, LockState, Ticket};
+use sluice_coordination::{Coordination, Error, Ticket};
 use sluice_model::{Epoch, JournalId};
 use sluice_proto::{
-    convert, reason,
+    convert,
     v1::{self as pb, coordinator_server::Coordinator},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::{error::status, metrics::Metrics, wire};
+
+use follow::{ControlStream, LockStream};
 
 /// The gRPC service. Cheap to clone.
 #[derive(Clone)]
@@ -49,49 +53,10 @@ impl Api {
     }
 }
 
-type LockStream = Pin<Box<dyn Stream<Item = Result<pb::AcquireResponse, Status>> + Send>>;
-
-/// Follows a candidate for one caller.
-struct Follower {
-    api: Api,
-    acquisition: Acquisition,
-    asked: Instant,
-    waited: bool,
-    ended: bool,
-}
-
-impl Follower {
-    async fn next(&mut self) -> Option<Result<pb::AcquireResponse, Status>> {
-        if self.ended {
-            return None;
-        }
-        let next = tokio::select! {
-            () = self.api.closing.cancelled() => {
-                self.ended = true;
-                let message = "the coordinator stops; ask another, or again";
-                return Some(Err(reason::status(Code::Unavailable, reason::STOPPING, message)));
-            }
-            next = self.acquisition.next() => next?,
-        };
-        Some(match next {
-            Ok(state) => {
-                self.waited |= matches!(state, LockState::Waiting { .. });
-                if matches!(state, LockState::Owned { .. }) && self.waited {
-                    self.api.metrics.acquired(self.asked.elapsed());
-                }
-                Ok(wire::lock_state(state))
-            }
-            Err(error) => {
-                self.api.metrics.failed("Acquire", &error);
-                Err(status(&error))
-            }
-        })
-    }
-}
-
 #[tonic::async_trait]
 impl Coordinator for Api {
     type AcquireStream = LockStream;
+    type WatchControlStream = ControlStream;
 
     async fn grant_session(
         &self,
@@ -139,18 +104,7 @@ impl Coordinator for Api {
             .coordination
             .acquire(ticket, wire::member(request.member))
             .map_err(|error| status(&error))?;
-        let follower = Follower {
-            api: self.clone(),
-            acquisition,
-            asked: Instant::now(),
-            waited: false,
-            ended: false,
-        };
-        let states = stream::unfold(follower, |mut follower| async move {
-            let state = follower.next().await?;
-            Some((state, follower))
-        });
-        Ok(Response::new(Box::pin(states)))
+        Ok(Response::new(follow::lock(self.clone(), acquisition)))
     }
 
     async fn release(
@@ -289,5 +243,55 @@ impl Coordinator for Api {
         let locks = self.answer("ListLocks", self.coordination.locks(&prefix)).await?;
         let locks = locks.into_iter().map(wire::lock_status).collect();
         Ok(Response::new(pb::ListLocksResponse { locks }))
+    }
+
+    async fn watch_control(
+        &self,
+        request: Request<pb::WatchControlRequest>,
+    ) -> Result<Response<ControlStream>, Status> {
+        let ingestor = wire::ingestor(&request.into_inner().ingestor)?;
+        Ok(Response::new(follow::control(self.clone(), ingestor)))
+    }
+
+    async fn set_paused(
+        &self,
+        request: Request<pb::SetPausedRequest>,
+    ) -> Result<Response<pb::IngestorControl>, Status> {
+        self.pause(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn request_action(
+        &self,
+        request: Request<pb::RequestActionRequest>,
+    ) -> Result<Response<pb::IngestorControl>, Status> {
+        self.ask(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cancel_action(
+        &self,
+        request: Request<pb::CancelActionRequest>,
+    ) -> Result<Response<pb::IngestorControl>, Status> {
+        self.withdraw(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn finish_action(
+        &self,
+        request: Request<pb::FinishActionRequest>,
+    ) -> Result<Response<pb::IngestorControl>, Status> {
+        self.finish(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn record_audit(
+        &self,
+        request: Request<pb::RecordAuditRequest>,
+    ) -> Result<Response<pb::RecordAuditResponse>, Status> {
+        self.record(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<pb::ListAuditRequest>,
+    ) -> Result<Response<pb::ListAuditResponse>, Status> {
+        self.trail(request.into_inner()).await.map(Response::new)
     }
 }

@@ -107,6 +107,8 @@ fn cause(error: &Error) -> &'static str {
         Error::PositionConflict { .. } => "position_conflict",
         Error::CheckpointConflict { .. } => "checkpoint_conflict",
         Error::WrongJournal { .. } => "wrong_journal",
+        Error::ActionWaits { .. } => "action_waits",
+        Error::ActionEnded { .. } => "action_ended",
         Error::Fence { .. } => "fence",
         Error::SessionLost(_) => "session_lost",
         Error::Key(_) | Error::Invalid(_) => "invalid",

@@ -1,5 +1,7 @@
 //! Between the wire's messages and the values of coordination.
 
+pub(crate) mod control;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -120,9 +120,10 @@ impl From<&Head> for v1::Head {
     }
 }
 
-/// Reads a head; `None` while the journal has no block.
+/// Reads a head; `None` while the journal has no block. A later history that has none yet has the
+/// pointer before every block.
 pub fn head(head: Option<v1::Head>) -> Result<Option<Head>, ConvertError> {
-    let Some(head) = head.filter(|head| !head.pointer.is_empty()) else {
+    let Some(head) = head.filter(|head| !head.pointer.is_empty() || head.generation > 0) else {
         return Ok(None);
     };
     let digest = digest("head.digest", &head.digest)?;

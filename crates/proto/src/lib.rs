@@ -1,7 +1,8 @@
 //! The gRPC contract of Sluice: generated code, and the conversions between wire and values.
 //!
-//! Two fields are raw here although the contract declares messages: `AppendRequest.frame` and
-//! `CaptureRequest.changes` hold the encoded message, because it passes through undecoded.
+//! Three fields are raw here although the contract declares messages: `AppendRequest.frame`,
+//! `SpoolFetchResponse.frame` and `CaptureRequest.changes` hold the encoded message, because it
+//! passes through undecoded.
 //! [`SubscribeResponse`](v1::SubscribeResponse) is written by hand for the same reason.
 
 pub mod convert;

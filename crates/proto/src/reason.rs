@@ -41,6 +41,8 @@ pub const LOST_OWNERSHIP: &str = "LOST_OWNERSHIP";
 pub const SESSION_LOST: &str = "SESSION_LOST";
 /// A block cannot be read.
 pub const CORRUPT: &str = "CORRUPT";
+/// The ingestor is paused, blocked or halted, as the message says; goes on when that is over.
+pub const HELD: &str = "HELD";
 /// The service stops; another connection may succeed.
 pub const STOPPING: &str = "STOPPING";
 

@@ -14,6 +14,9 @@ pub enum CaptureError {
         /// Where it can be reached, if that is known.
         owner: Option<String>,
     },
+    /// The ingestor is paused, blocked or halted and takes nothing until that is over.
+    #[error("{0}")]
+    Held(String),
     /// The block does not follow the last one.
     #[error("{0}")]
     WrongParent(String),
@@ -53,7 +56,7 @@ pub enum CaptureError {
 impl CaptureError {
     /// True if resuming may work without any change by the caller.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::NotOwner { .. } | Self::Unknown(_) | Self::Ended)
+        matches!(self, Self::NotOwner { .. } | Self::Held(_) | Self::Unknown(_) | Self::Ended)
     }
 
     pub(super) fn malformed(error: ConvertError) -> Self {
@@ -69,6 +72,7 @@ impl From<Status> for CaptureError {
                 let owner = status.metadata().get(OWNER).and_then(|value| value.to_str().ok());
                 Self::NotOwner { owner: owner.map(str::to_owned) }
             }
+            Some(reason::HELD) => Self::Held(message()),
             Some(reason::WRONG_PARENT) => Self::WrongParent(message()),
             Some(reason::DIVERGENT) => Self::Divergent(message()),
             Some(reason::INVALID) => Self::Invalid(message()),

@@ -5,7 +5,7 @@ use sluice_service::Transport;
 use tokio::time::Instant;
 use tonic::{Code, Response, Status};
 
-use super::{CoordinationError, Patience};
+use super::{CoordinationError, Patience, metrics::Metrics};
 
 /// The generated client over any transport.
 pub(super) type Client = CoordinatorClient<Transport>;
@@ -15,6 +15,7 @@ pub(super) type Client = CoordinatorClient<Transport>;
 pub(super) struct Caller {
     client: Client,
     patience: Patience,
+    metrics: Metrics,
 }
 
 impl fmt::Debug for Caller {
@@ -25,12 +26,16 @@ impl fmt::Debug for Caller {
 
 impl Caller {
     pub(super) fn new(transport: Transport, patience: Patience) -> Self {
-        Self { client: CoordinatorClient::new(transport), patience }
+        Self { client: CoordinatorClient::new(transport), patience, metrics: Metrics::new() }
     }
 
     /// A client for one call.
     pub(super) fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(super) fn patience(&self) -> Patience {

@@ -100,6 +100,7 @@ impl Lease {
                 () = self.lost.cancelled() => return,
                 () = tokio::time::sleep(tick) => {}
             }
+            caller.metrics().remaining(self.remaining());
             if !self.is_valid() {
                 self.lose(LostCause::Deadline);
                 return;
@@ -135,6 +136,8 @@ impl Lease {
         let mut client = caller.client();
         let sent = clock::boottime();
         let answer = call::one(timeout, client.keep_alive(request)).await?;
+        let took = clock::boottime().saturating_sub(sent);
+        caller.metrics().renewed(Duration::from_nanos(took));
         let remaining = wire::duration(answer.remaining.as_ref());
         if remaining.is_zero() {
             return Ok(false);

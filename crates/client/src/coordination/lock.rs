@@ -17,7 +17,9 @@ use tonic::{Status, Streaming};
 use super::{
     CoordinationError, LostCause, Member,
     call::{self, Caller, Pause},
+    clock,
     lease::Lease,
+    metrics::Metrics,
     wire,
 };
 
@@ -54,6 +56,7 @@ impl Ticket {
             member: Some(wire::member_message(member)),
         };
         let lease = Arc::clone(&self.lease);
+        let asked = clock::boottime();
         let won = tokio::select! {
             cause = lease.lost() => {
                 tracing::info!(lock = self.lock, %cause, "session lost while queued");
@@ -62,7 +65,12 @@ impl Ticket {
             won = self.queue(&request) => won?,
         };
         let Some((epoch, stream)) = won else { return Ok(None) };
-        Ok(self.lease.is_valid().then(|| Lock::new(self, epoch, request, stream)))
+        if !self.lease.is_valid() {
+            return Ok(None);
+        }
+        let waited = Duration::from_nanos(clock::boottime().saturating_sub(asked));
+        self.caller.metrics().owned(&self.lock, epoch, waited);
+        Ok(Some(Lock::new(self, epoch, request, stream)))
     }
 
     /// Follows the queue over as many calls as it takes.
@@ -168,6 +176,8 @@ struct Inner {
 
 /// What the watcher and the holder share.
 struct Standing {
+    lock: String,
+    metrics: Metrics,
     epoch: AtomicU64,
     cause: Mutex<Option<LostCause>>,
     lost: CancellationToken,
@@ -175,8 +185,25 @@ struct Standing {
 
 impl Standing {
     fn lose(&self, cause: LostCause) {
-        self.cause.lock().get_or_insert(cause);
+        let mut first = self.cause.lock();
+        if first.is_none() {
+            self.metrics.ended(&self.lock, &cause);
+            *first = Some(cause);
+        }
+        drop(first);
         self.lost.cancel();
+    }
+
+    fn raise(&self, epoch: u64) {
+        if self.epoch.fetch_max(epoch, Ordering::AcqRel) < epoch {
+            self.metrics.raised(&self.lock, Epoch::from_u64(epoch));
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.state.lose(LostCause::Released);
     }
 }
 
@@ -199,6 +226,8 @@ impl Lock {
     ) -> Self {
         let stop = CancellationToken::new();
         let state = Arc::new(Standing {
+            lock: ticket.lock.clone(),
+            metrics: ticket.caller.metrics().clone(),
             epoch: AtomicU64::new(epoch.as_u64()),
             cause: Mutex::default(),
             lost: CancellationToken::new(),
@@ -303,8 +332,12 @@ impl Lock {
         Err(CoordinationError::LostOwnership { lock: self.inner.name.clone(), current: None })
     }
 
+    pub(super) fn caller(&self) -> &Caller {
+        &self.inner.caller
+    }
+
     pub(super) fn raise(&self, epoch: Epoch) {
-        self.inner.state.epoch.fetch_max(epoch.as_u64(), Ordering::AcqRel);
+        self.inner.state.raise(epoch.as_u64());
     }
 }
 
@@ -358,7 +391,7 @@ impl Watcher {
                     if told.revision() != known.revision() {
                         return Some(LostCause::KeyGone(format!("epoch {told} is not {known}")));
                     }
-                    self.state.epoch.fetch_max(owned.epoch, Ordering::AcqRel);
+                    self.state.raise(owned.epoch);
                 }
                 State::Waiting(_) => {
                     return Some(LostCause::KeyGone("queued anew".to_owned()));

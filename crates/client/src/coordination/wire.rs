@@ -1,5 +1,7 @@
 //! Between the wire's messages and this module's values.
 
+pub(super) mod control;
+
 use std::time::Duration;
 
 use bytes::Bytes;

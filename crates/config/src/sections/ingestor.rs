@@ -15,6 +15,24 @@ pub struct Ingestor {
     /// What happens when the source lacks a block.
     #[serde(default)]
     pub on_gap: OnGap,
+    /// What happens when the source gives another block than the journal has.
+    #[serde(default)]
+    pub on_regress: OnRegress,
+    /// Whether replicas that do not own the ingestor capture beside their own source.
+    #[serde(default)]
+    pub feeds: Feeds,
+    /// How many feeds must have given the same block before it is appended: 1 compares afterwards.
+    #[serde(default = "agree")]
+    pub agree: u8,
+    /// How long a block may be missing in every feed until a gap is recorded. Absent: for ever.
+    #[serde(default)]
+    pub gap_after: Option<HumanDuration>,
+    /// An owner whose source is so many blocks behind a replica's hands over. 0: never.
+    #[serde(default)]
+    pub lag_limit: u64,
+    /// Bytes on disk for blocks captured beside.
+    #[serde(default = "spool_bytes")]
+    pub spool_bytes: ByteSize,
     /// Labels given at capture; the first match wins.
     #[serde(default)]
     pub topics: Vec<TopicRule>,
@@ -49,6 +67,37 @@ pub enum OnGap {
     Halt,
     /// Write a record of the gap and go on behind it.
     Record,
+}
+
+/// What to do when the chain went back: the source gives a block at or below the head that the
+/// journal has with other content, as a node does that was rolled back or restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRegress {
+    /// Refuse it, visibly, until the source or an operator puts it right.
+    #[default]
+    Block,
+    /// Begin a new history at the last block that both have.
+    Generation,
+}
+
+/// Who captures an ingestor that has several replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Feeds {
+    /// The owner alone; the others wait for their turn.
+    #[default]
+    Owner,
+    /// Every replica from its own source; only the owner appends, the others compare.
+    Beside,
+}
+
+const fn agree() -> u8 {
+    1
+}
+
+const fn spool_bytes() -> ByteSize {
+    ByteSize::mib(1024)
 }
 
 fn every_store() -> Vec<String> {

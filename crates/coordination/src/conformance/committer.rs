@@ -95,6 +95,33 @@ pub(super) async fn c7_first_with_a_parent(kv: Arc<dyn Kv>) {
     assert_eq!(latest(&c).await, None);
 }
 
+/// What is stored is what was there at the time of the call: a commit's bytes are counted
+/// references to immutable memory, and a caller that builds its next one in the same buffer gets
+/// a copy of it.
+pub(super) async fn c8_the_callers_buffer(kv: Arc<dyn Kv>) {
+    let (c, ticket, epoch) = owner(kv, "c8").await;
+    let mut buffer = bytes::BytesMut::from(&b"first"[..]);
+    let mut digest = [1; 32];
+    let make = |buffer: &bytes::BytesMut, digest: [u8; 32]| Commit {
+        pointer: Pointer::new(buffer.clone().freeze()).unwrap(),
+        digest: sluice_model::Digest::from_array(digest),
+        ..commit(NAME, 0, 1)
+    };
+    let first = make(&buffer, digest);
+    let call = c.commit(&ticket, epoch, &first);
+    buffer[..].copy_from_slice(b"other");
+    digest.fill(9);
+    let stored = call.await.unwrap();
+    buffer.fill(0xff);
+    assert_eq!(stored.pointer.as_bytes(), b"first");
+    let latest = c.latest(&ingestor(NAME)).await.unwrap().unwrap();
+    assert_eq!((latest.pointer.as_bytes(), latest.digest.as_bytes()), (&b"first"[..], &[1; 32]));
+    // Nor does what was handed out reach into the store.
+    let mut handed = latest.pointer.to_bytes().to_vec();
+    handed.fill(0);
+    assert_eq!(c.latest(&ingestor(NAME)).await.unwrap().unwrap(), stored);
+}
+
 pub(super) async fn c9_race(kv: Arc<dyn Kv>) {
     let (c, ticket, epoch) = owner(kv, "c9").await;
     c.commit(&ticket, epoch, &commit(NAME, 0, 1)).await.unwrap();

@@ -8,17 +8,19 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::kv::{Kv, KvError, LeaseId, Op, Range, Revision, Txn, TxnAnswer, Watch};
 
 /// A store whose next replies to writes get lost, after the writes took effect, and which can
-/// let something happen just before the next write.
+/// let something happen just before the next write, and whose watches can be cut.
 pub struct LossyKv {
     inner: Arc<dyn Kv>,
     lose: AtomicU32,
     before: Mutex<Option<BoxFuture<'static, ()>>>,
+    cut: Mutex<CancellationToken>,
 }
 
 impl std::fmt::Debug for LossyKv {
@@ -30,7 +32,7 @@ impl std::fmt::Debug for LossyKv {
 impl LossyKv {
     /// Around a store, losing nothing yet.
     pub fn new(inner: Arc<dyn Kv>) -> Self {
-        Self { inner, lose: AtomicU32::new(0), before: Mutex::new(None) }
+        Self { inner, lose: AtomicU32::new(0), before: Mutex::new(None), cut: Mutex::default() }
     }
 
     /// Loses the replies of so many writing transactions from now on.
@@ -41,6 +43,11 @@ impl LossyKv {
     /// Lets this happen between the read and the write of whatever writes next.
     pub fn before_next_write(&self, happens: impl Future<Output = ()> + Send + 'static) {
         *self.before.lock() = Some(happens.boxed());
+    }
+
+    /// Ends every open watch, as a connection does that breaks.
+    pub fn cut_watches(&self) {
+        std::mem::take(&mut *self.cut.lock()).cancel();
     }
 
     /// How many replies are still to be lost.
@@ -88,7 +95,10 @@ impl Kv for LossyKv {
     }
 
     async fn watch(&self, key: &str, from: Revision) -> Result<Watch, KvError> {
-        self.inner.watch(key, from).await
+        let watch = self.inner.watch(key, from).await?;
+        let cut = self.cut.lock().clone();
+        let ended = stream::once(async { Err(KvError::Unavailable("cut".to_owned())) });
+        Ok(watch.take_until(cut.cancelled_owned()).chain(ended).boxed())
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), KvError> {

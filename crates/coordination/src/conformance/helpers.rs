@@ -26,7 +26,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(1);
 /// A nonce that differs from every other one of this and of other processes on the store.
 pub(super) fn nonce() -> Bytes {
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let now = crate::coordination::now_millis() << 20;
+    let now = crate::WallClock::default().millis() << 20;
     let mut bytes =
         (now ^ (u64::from(std::process::id()) << 8)).wrapping_add(count).to_be_bytes().to_vec();
     bytes.extend(count.to_be_bytes());
@@ -46,7 +46,7 @@ pub(super) fn root(case: &str) -> String {
 
 pub(super) fn coordination(kv: Arc<dyn Kv>, case: &str) -> Coordination {
     let budget = BudgetOptions { writes_per_second: 5000, ..BudgetOptions::default() };
-    Coordination::new(kv, &Options { root: root(case), budget })
+    Coordination::new(kv, &Options { root: root(case), budget, ..Options::default() })
 }
 
 pub(super) async fn session(c: &Coordination, ttl: Duration) -> u64 {

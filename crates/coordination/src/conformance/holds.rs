@@ -21,11 +21,11 @@ pub(super) async fn explicit_holds(kv: Arc<dyn Kv>) {
         ("chain".parse().unwrap(), "chain/2".parse().unwrap());
     c.put_hold(&chain, &hold("copy/x", 5, None)).await.unwrap();
     c.put_hold(&other, &hold("copy/x", 7, None)).await.unwrap();
-    c.put_hold(&chain, &hold("soon", 1, Some(Duration::from_millis(300)))).await.unwrap();
+    c.put_hold(&chain, &hold("soon", 1, Some(Duration::from_secs(2)))).await.unwrap();
     assert_eq!(c.holds(&chain).await.unwrap().len(), 2);
     assert_eq!(c.holds(&other).await.unwrap(), [hold("copy/x", 7, None)]);
     c.put_hold(&chain, &hold("copy/x", 6, None)).await.unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while c.holds(&chain).await.unwrap() != [hold("copy/x", 6, None)] {
         assert!(tokio::time::Instant::now() < deadline, "the hold did not run out");
         tokio::time::sleep(Duration::from_millis(50)).await;

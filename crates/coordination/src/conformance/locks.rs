@@ -19,7 +19,7 @@ use super::{
     },
 };
 use crate::{
-    Error, LockState, Ticket,
+    Error, LockState, Ticket, WallClock,
     kv::{Kv, Op, Txn},
 };
 
@@ -233,6 +233,54 @@ pub(super) async fn l16_compacted_watch(kv: Arc<dyn Kv>) {
     assert!(!watcher.is_finished());
     delete_by_hand(&c, &waiter).await;
     assert!(matches!(watcher.await.unwrap(), LockState::Lost { .. }));
+}
+
+/// A wall clock that is stepped by an hour, forwards or backwards, at every look.
+fn stepping() -> WallClock {
+    const HOUR: u64 = 3_600_000;
+    let looks = AtomicU64::new(0);
+    WallClock::new(move || {
+        let look = looks.fetch_add(1, Ordering::SeqCst);
+        1_800_000_000_000 + (look * 7919 % 5) * HOUR
+    })
+}
+
+/// Nothing of locks, commits and trails is decided by a wall clock. (Clients count their lease on
+/// the boot clock, `clock.rs` of the client; their test steps the clock of a process.)
+pub(super) async fn l17_wall_clock_stepped(kv: Arc<dyn Kv>) {
+    let options = crate::Options {
+        root: super::helpers::root("l17"),
+        clock: stepping(),
+        ..crate::Options::default()
+    };
+    let c = crate::Coordination::new(kv, &options);
+    let chain = "chain".parse().unwrap();
+    c.ensure_journal(&chain, super::helpers::JOURNAL).await.unwrap();
+    let (holder, mut holds) = candidate(&c, "ingestor/chain", SHORT).await;
+    let epoch = owned(&mut holds).await;
+    let (waiter, mut queued) = candidate(&c, "ingestor/chain", LONG).await;
+    waiting(&mut queued).await;
+    let since = Instant::now();
+    let mut height = 0;
+    while since.elapsed() < SHORT + SHORT / 2 {
+        let left = c.keep_alive(holder.session, std::slice::from_ref(&holder.nonce)).await.unwrap();
+        assert!(left > SHORT / 2, "{left:?}");
+        c.commit(&holder, epoch, &commit("chain", height, height + 1)).await.unwrap();
+        height += 1;
+        c.set_paused(&chain, height % 2 == 1, "ops", "").await.unwrap();
+        assert_eq!(c.locks("ingestor/").await.unwrap()[0].epoch, Some(epoch));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Then it is silent, and followed as soon as without the steps.
+    let silent = Instant::now();
+    let next = owned(&mut queued).await;
+    assert!(silent.elapsed() < SHORT + Duration::from_secs(2), "{:?}", silent.elapsed());
+    assert!(next > epoch);
+    let stored = c.commit(&waiter, next, &commit("chain", height, height + 1)).await.unwrap();
+    assert_eq!(stored.sequence, height + 1);
+    let trail = c.list_audit(&chain, 0, usize::MAX).await.unwrap();
+    assert!(trail.windows(2).all(|pair| pair[0].sequence + 1 == pair[1].sequence));
+    assert!(trail.windows(2).any(|pair| pair[0].at > pair[1].at), "the clock was stepped");
 }
 
 pub(super) async fn l18_one_wakeup(kv: Arc<dyn Kv>) {

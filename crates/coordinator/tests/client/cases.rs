@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::node::{Fault, Node, TTL, commit, ingestor, pointer};
 
-const LOCK: &str = "ingestor/chain";
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LOCK: &str = "ingestor/chain";
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Waits until a condition holds.
 macro_rules! until {
@@ -55,12 +55,12 @@ pub(crate) fn all() -> Vec<Case> {
     ]
 }
 
-async fn acquire(session: &Session, lock: &str) -> Lock {
+pub(crate) async fn acquire(session: &Session, lock: &str) -> Lock {
     timeout(LONG, session.acquire(lock)).await.unwrap().unwrap()
 }
 
 /// Queues in the background, and waits until the store knows.
-async fn queue(
+pub(crate) async fn queue(
     node: &Node,
     session: &Session,
     lock: &'static str,

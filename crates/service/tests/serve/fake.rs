@@ -27,6 +27,7 @@ type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>
 impl Router for Fake {
     type AppendStream = Answers<pb::AppendResponse>;
     type SubscribeStream = Answers<pb::SubscribeResponse>;
+    type BlockDigestsStream = Answers<pb::BlockDigestsResponse>;
 
     async fn list_journals(
         &self,
@@ -70,11 +71,25 @@ impl Router for Fake {
         Err(Status::unimplemented("append"))
     }
 
+    async fn block_digests(
+        &self,
+        _: Request<pb::BlockDigestsRequest>,
+    ) -> Result<Response<Self::BlockDigestsStream>, Status> {
+        Err(Status::unimplemented("block_digests"))
+    }
+
     async fn head(
         &self,
         _: Request<pb::HeadRequest>,
     ) -> Result<Response<pb::HeadResponse>, Status> {
         Err(Status::unimplemented("head"))
+    }
+
+    async fn block(
+        &self,
+        _: Request<pb::BlockRequest>,
+    ) -> Result<Response<pb::BlockResponse>, Status> {
+        Err(Status::unimplemented("block"))
     }
 
     async fn test_filter(
