@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::{
     config::{IngestorOptions, ProducerOptions},
     error::Error,
+    feeds::{FeedMetrics, Feeds, RemoteOperator, RemotePeers, RemoteTails, Seams, SpoolApi},
     grpc::Api,
     ingest::{Ingest, Parts},
     metrics::Metrics,
@@ -29,6 +30,7 @@ pub struct ProducerService {
     session: SessionOptions,
     holder: String,
     api: Api,
+    spools: SpoolApi,
 }
 
 /// An ingestor that is ready to run.
@@ -37,6 +39,7 @@ struct Built {
     source: Box<dyn Source>,
     stores: Stores,
     status: StatusCell,
+    feeds: Option<Feeds>,
 }
 
 impl ProducerService {
@@ -52,17 +55,27 @@ impl ProducerService {
         meter: &Meter,
     ) -> Result<Self, Error> {
         let (metrics, doors) = (Metrics::new(meter), Doors::default());
+        let coordination = Coordination::new(coordinator);
+        let member = Member::here(options.node, options.address);
+        let holder = format!("{} pid {}", member.node, member.pid);
+        let (own, dial) = (member.address.clone(), options.dial);
+        let seams = Seams {
+            peers: Arc::new(RemotePeers::new(coordination.clone(), dial, own)),
+            tails: Arc::new(RemoteTails::new(router.clone())),
+            operator: Arc::new(RemoteOperator::new(coordination.clone(), holder.clone())),
+        };
+        let feeds = FeedMetrics::new(meter);
         let built = options
             .ingestors
             .into_iter()
-            .map(|own| Built::new(own, registry, &doors, &metrics))
-            .collect::<Result<Vec<_>, _>>()?;
-        let coordination = Coordination::new(coordinator);
+            .map(|own| Ok(Built::new(own, registry, &doors, &metrics)?.with_feeds(&seams, &feeds)))
+            .collect::<Result<Vec<_>, Error>>()?;
         let cells: Vec<_> = built.iter().map(|own| own.status.clone()).collect();
-        let member = Member::here(options.node, options.address);
-        let holder = format!("{} pid {}", member.node, member.pid);
+        let spools = built.iter().filter_map(|own| own.feeds.as_ref()?.spool());
+        let spools = SpoolApi::new(spools);
         Ok(Self {
             api: Api::new(cells, doors, coordination.clone()),
+            spools,
             built,
             coordination,
             journals: Arc::new(RemoteJournals::new(router)),
@@ -122,24 +135,42 @@ impl Built {
         let stores = Stores::new(&options.stores)
             .map_err(|source| Error::Stores { ingestor: options.name.clone(), source })?;
         let status = StatusCell::new(options.name.clone(), &options.source, notes, metrics.clone());
-        Ok(Self { options, source, stores, status })
+        Ok(Self { options, source, stores, status, feeds: None })
+    }
+
+    /// With what other replicas add, if the options ask for it.
+    fn with_feeds(mut self, seams: &Seams, metrics: &FeedMetrics) -> Self {
+        let (options, status) = (self.options.feeds.clone(), self.status.clone());
+        self.feeds = Feeds::new(options, seams.clone(), status, metrics.clone());
+        if let Some(feeds) = &self.feeds {
+            self.source = feeds.source(self.source);
+        }
+        self
     }
 
     fn parts(
         self,
         coordinator: Arc<dyn Coordinator>,
-        journals: Arc<dyn Journals>,
+        journals: &Arc<dyn Journals>,
         holder: String,
     ) -> Parts {
+        let (options, feeds) = (&self.options, self.feeds);
+        let (topics, metadata) = (options.topics.clone(), options.limits.metadata);
+        let beside =
+            feeds.as_ref().and_then(|feeds| feeds.beside(topics, self.stores.anew(), metadata));
+        let journals =
+            feeds.map_or_else(|| journals.clone(), |feeds| feeds.journals(journals.clone()));
         Parts {
             ingestor: self.options.name,
             coordinator,
             journals,
+            beside,
             source: self.source,
             topics: self.options.topics,
             stores: self.stores,
             limits: self.options.limits,
             rules: self.options.rules,
+            on_regress: self.options.on_regress,
             holder,
             status: self.status,
         }
@@ -153,11 +184,11 @@ impl Service for ProducerService {
     }
 
     fn routes(&self) -> tonic::service::Routes {
-        self.api.clone().routes()
+        self.api.clone().routes().add_service(self.spools.clone().server())
     }
 
     fn grpc_names(&self) -> Vec<&'static str> {
-        vec!["sluice.v1.Producer", "sluice.v1.Capture"]
+        vec!["sluice.v1.Producer", "sluice.v1.Capture", "sluice.v1.Spool"]
     }
 
     async fn run(self: Box<Self>, shutdown: Shutdown) -> Result<(), BoxError> {
@@ -166,7 +197,7 @@ impl Service for ProducerService {
         let coordinator: Arc<dyn Coordinator> = Arc::new(remote);
         let mut loops = JoinSet::new();
         for own in self.built {
-            let parts = own.parts(coordinator.clone(), self.journals.clone(), self.holder.clone());
+            let parts = own.parts(coordinator.clone(), &self.journals, self.holder.clone());
             loops.spawn(Ingest::new(parts, shutdown.token()).run());
         }
         // The service lives until the stop, also when all its sources have ended.

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use sluice_config::{Config, OnGap};
+use sluice_config::{Config, Feeds, HumanDuration, OnGap, OnRegress};
 use sluice_model::{IngestorName, TopicRules};
 
-use crate::{ingest::Limits, policy::Rules};
+use crate::{
+    feeds::{Dial, FeedOptions},
+    ingest::Limits,
+    policy::Rules,
+};
 
 /// What a producer captures.
 #[derive(Clone, Debug)]
@@ -18,6 +22,8 @@ pub struct ProducerOptions {
     pub node: String,
     /// Where the API of this process can be reached; told to programs that ask a standby.
     pub address: String,
+    /// How the addresses of other producers become connections.
+    pub dial: Dial,
 }
 
 /// One ingestor.
@@ -33,6 +39,10 @@ pub struct IngestorOptions {
     pub stores: Vec<String>,
     /// What to do about missing blocks.
     pub on_gap: OnGap,
+    /// What to do when the chain went back.
+    pub on_regress: OnRegress,
+    /// How several replicas work together.
+    pub feeds: FeedOptions,
     /// Topic rules.
     pub topics: TopicRules,
     /// Bounds.
@@ -50,6 +60,16 @@ impl ProducerOptions {
             table: own.source.options.clone(),
             stores: own.stores.clone(),
             on_gap: own.on_gap,
+            on_regress: own.on_regress,
+            feeds: FeedOptions {
+                beside: own.feeds == Feeds::Beside,
+                agree: own.agree,
+                gap_after: own.gap_after.map(HumanDuration::get),
+                lag_limit: own.lag_limit,
+                spool_bytes: own.spool_bytes.bytes(),
+                spool_dir: config.data_dir.join("spool").join(name.encoded()),
+                ..FeedOptions::default()
+            },
             topics: TopicRules::new(own.topics.clone()),
             limits: Limits {
                 blocks: own.window,
@@ -64,6 +84,7 @@ impl ProducerOptions {
             lease_ttl: config.coordinator.lease_ttl.get(),
             node: node.into(),
             address: address.into(),
+            dial: Dial::default(),
         }
     }
 }

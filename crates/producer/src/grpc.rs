@@ -6,7 +6,7 @@ use sluice_client::{
     capture::OWNER,
     coordination::{Coordination, ingestor_lock},
 };
-use sluice_model::{IngestorName, Pointer};
+use sluice_model::{Epoch, IngestorName, Pointer};
 use sluice_proto::{MAX_MESSAGE, convert, reason, v1 as pb};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -17,7 +17,7 @@ use crate::{
         Ack,
         capture::{Answer, BeginCapture, Door, Doors, Rejection, Visit},
     },
-    status::StatusCell,
+    status::{State, StatusCell},
 };
 
 /// Responses that wait for the connection.
@@ -73,15 +73,24 @@ impl Api {
         }
     }
 
-    async fn status(&self, ingestor: &IngestorName, rejection: &Rejection) -> Status {
-        let mut status = status(rejection);
-        if *rejection == Rejection::NotOwner
-            && let Ok(Some(address)) = tokio::time::timeout(OWNER_WAIT, self.owner(ingestor)).await
-            && let Ok(address) = MetadataValue::try_from(address)
-        {
-            status.metadata_mut().insert(OWNER, address);
+    async fn status(&self, cell: &StatusCell, rejection: &Rejection) -> Status {
+        let mut answer = status(rejection);
+        if *rejection != Rejection::NotOwner {
+            return answer;
         }
-        status
+        let own = cell.get();
+        if own.epoch != Epoch::ZERO
+            && let Some(held) = held(cell.ingestor(), &own)
+        {
+            return held;
+        }
+        let owner = tokio::time::timeout(OWNER_WAIT, self.owner(cell.ingestor())).await;
+        match owner.ok().flatten().map(MetadataValue::try_from) {
+            Some(Ok(address)) => drop(answer.metadata_mut().insert(OWNER, address)),
+            // Nobody has it, and this is why.
+            _ => answer = held(cell.ingestor(), &own).unwrap_or(answer),
+        }
+        answer
     }
 
     /// Where the owner of an ingestor can be reached, as far as the coordinator knows.
@@ -116,7 +125,7 @@ impl pb::capture_server::Capture for Api {
                 head: head.as_ref().map(Into::into),
                 epoch: cell.get().epoch.as_u64(),
             })),
-            Err(rejection) => Err(self.status(cell.ingestor(), &rejection).await),
+            Err(rejection) => Err(self.status(cell, &rejection).await),
         }
     }
 
@@ -169,7 +178,7 @@ impl Api {
         let (visit, answers) = match door.visit() {
             Ok(visit) => visit,
             Err(rejection) => {
-                return Err(Box::new(self.status(cell.ingestor(), &rejection).await));
+                return Err(Box::new(self.status(cell, &rejection).await));
             }
         };
         let mut visit = visit.with_traceparent(traceparent);
@@ -259,6 +268,16 @@ fn response(ack: &Ack) -> pb::CaptureResponse {
         duplicate: ack.duplicate,
         unverifiable: ack.unverifiable,
     }
+}
+
+/// What to say to programs while the ingestor takes nothing.
+fn held(ingestor: &IngestorName, own: &crate::status::Status) -> Option<Status> {
+    let state = match own.state {
+        State::Paused | State::Blocked | State::Halted => own.state.word(),
+        _ => return None,
+    };
+    let message = format!("the ingestor {ingestor} takes no blocks, it is {state}: {}", own.cause);
+    Some(reason::status(Code::Unavailable, reason::HELD, message))
 }
 
 fn invalid(message: String) -> Status {

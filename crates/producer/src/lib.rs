@@ -6,13 +6,16 @@
 //! into frames, append them with several blocks under way, and move the commit along.
 //!
 //! * [`source`] — where blocks come from: the seam, its registry and the kinds there are.
-//! * [`ingest`] — the loop; [`policy`] and [`witness`] decide, without I/O.
+//! * [`ingest`] — the loop; [`policy`], [`witness`] and [`control`] decide, without I/O.
 //! * [`seam`] — what the loop needs of the coordinator and the router.
+//! * [`feeds`], [`spool`] — several feeds of one ingestor: capture beside, compare, fill.
 //! * [`grpc`], [`app`] — the API and the service.
 
 pub mod app;
 pub mod config;
+pub mod control;
 mod error;
+pub mod feeds;
 pub mod grpc;
 pub mod ingest;
 pub mod metrics;
@@ -20,6 +23,7 @@ pub mod notes;
 pub mod policy;
 pub mod seam;
 pub mod source;
+pub mod spool;
 pub mod status;
 pub mod stores;
 pub mod witness;

@@ -17,8 +17,14 @@ pub enum Outcome {
     Finished,
     /// A block was refused and whoever sent it was told.
     Refused(String),
-    /// Going on would hide a loss or a fork.
+    /// Going on would hide a loss.
     Halt(String),
+    /// Operators want something, or what they wanted is done: look at it and go on.
+    Control,
+    /// Somebody else is to have the lock.
+    HandOver,
+    /// The source gave another block than the journal has; the common one is looked for.
+    Diverged(String),
     /// Anything else went wrong.
     Failed(Failure),
 }
@@ -62,6 +68,10 @@ pub struct Rules {
     pub blocked_after: u32,
     /// How long a blocked ingestor waits between attempts.
     pub blocked_wait: Duration,
+    /// How long an owner captures without a failure until it counts as not blocked.
+    pub settle: Duration,
+    /// How long an owner that handed over stays out of the queue.
+    pub hand_over: Duration,
 }
 
 impl Default for Rules {
@@ -71,6 +81,8 @@ impl Default for Rules {
             max: Duration::from_secs(10),
             blocked_after: 5,
             blocked_wait: Duration::from_secs(30),
+            settle: Duration::from_secs(10),
+            hand_over: Duration::from_secs(3),
         }
     }
 }
@@ -125,7 +137,11 @@ impl Policy {
                 Next::Requeue(self.rules.first.mul_f64(jitter))
             }
             // Every opening costs the journal a record: a program that insists is slowed down.
-            Outcome::Refused(_) => Next::Reopen(self.rules.first.mul_f64(jitter)),
+            Outcome::Refused(_) | Outcome::Diverged(_) => {
+                Next::Reopen(self.rules.first.mul_f64(jitter))
+            }
+            Outcome::Control => Next::Reopen(Duration::ZERO),
+            Outcome::HandOver => Next::Requeue(self.rules.hand_over),
             Outcome::Failed(failure) => self.failed(failure, jitter),
         }
     }
@@ -213,6 +229,11 @@ mod tests {
         }
         let refused = Outcome::Refused("r".into());
         assert_eq!(policy.decide(refused, 1.0), Next::Reopen(Duration::from_millis(250)));
+        let diverged = Outcome::Diverged("d".into());
+        assert_eq!(policy.decide(diverged, 1.0), Next::Reopen(Duration::from_millis(250)));
+        assert_eq!(policy.decide(Outcome::Control, 1.0), Next::Reopen(Duration::ZERO));
+        let rules = Rules::default();
+        assert_eq!(policy.decide(Outcome::HandOver, 0.0), Next::Requeue(rules.hand_over));
         assert_eq!(policy.failures(), 0, "none of these is a failure of a block");
     }
 }

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use sluice_client::{
     append::{self, AppendError, Appender},
     coordination::{
-        Commit, CommitRecord, Coordination, CoordinationError, Journal, Lock, LostCause, Session,
-        ingestor_lock,
+        AuditEntry, Commit, CommitRecord, Control, ControlWatch, Coordination, CoordinationError,
+        Journal, Lock, LostCause, Session, ingestor_lock,
     },
 };
-use sluice_frame::Frame;
-use sluice_model::{Epoch, Head, IngestorName, JournalId};
-use sluice_proto::{reason, v1 as pb};
+use sluice_frame::{Frame, StateDigest};
+use sluice_model::{Epoch, Generation, Head, IngestorName, JournalId, Kind, Pointer};
+use sluice_proto::{convert, reason, v1 as pb};
 use sluice_service::Transport;
 
 /// A future that owns what it needs.
@@ -39,6 +39,18 @@ pub trait Coordinator: Send + Sync {
         &self,
         ingestor: &IngestorName,
     ) -> Result<Option<CommitRecord>, CoordinationError>;
+    /// What operators want of the ingestor: the present state first, then every change.
+    fn control(&self, ingestor: &IngestorName) -> Box<dyn Controls>;
+    /// Adds to the ingestor's trail.
+    async fn audit(&self, entry: AuditEntry) -> Result<(), CoordinationError>;
+}
+
+/// The states of what operators want, in order.
+#[async_trait]
+pub trait Controls: Send {
+    /// The present state at first, then each time it changed. Asks again by itself while nobody
+    /// answers. Cancel safe.
+    async fn next(&mut self) -> Result<Control, CoordinationError>;
 }
 
 /// A lock that is held.
@@ -56,6 +68,14 @@ pub trait Ownership: Send + Sync {
     async fn commit(&self, commit: &Commit) -> Result<CommitRecord, CoordinationError>;
     /// Raises the epoch of this lock above a fence that an older life of the store left behind.
     async fn raise(&self, fence: Epoch) -> Result<Epoch, CoordinationError>;
+    /// Tells how an action ended; gives what operators want now. Idempotent by the action's id.
+    async fn finish_action(
+        &self,
+        ingestor: &IngestorName,
+        id: u64,
+        done: bool,
+        message: &str,
+    ) -> Result<Control, CoordinationError>;
     /// Gives the lock up.
     async fn release(&self) -> Result<(), CoordinationError>;
 }
@@ -73,6 +93,27 @@ pub trait Journals: Send + Sync {
     async fn open(&self, open: append::Open) -> Result<Opened, AppendError>;
     /// The lowest epoch that may open the journal.
     async fn fence(&self, ingestor: &IngestorName) -> Result<Epoch, AppendError>;
+    /// What stands at a pointer in the history that leads to the head: a block or a gap. An error
+    /// where retention has passed it.
+    async fn block(
+        &self,
+        ingestor: &IngestorName,
+        pointer: &Pointer,
+        newest: Option<Generation>,
+    ) -> Result<Option<StoredBlock>, AppendError>;
+}
+
+/// A block, or a gap, as the journal has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBlock {
+    /// A block or a gap.
+    pub kind: Kind,
+    /// Its place. `appended` is not told.
+    pub head: Head,
+    /// The block before; [`Pointer::ORIGIN`] for a gap, where it is not told.
+    pub parent: Pointer,
+    /// Per store, in order of first appearance.
+    pub states: Vec<StateDigest>,
 }
 
 /// A journal opened for writing.
@@ -145,6 +186,21 @@ impl Coordinator for RemoteCoordinator {
     ) -> Result<Option<CommitRecord>, CoordinationError> {
         self.coordination.latest(ingestor).await
     }
+
+    fn control(&self, ingestor: &IngestorName) -> Box<dyn Controls> {
+        Box::new(self.coordination.watch_control(ingestor))
+    }
+
+    async fn audit(&self, entry: AuditEntry) -> Result<(), CoordinationError> {
+        self.coordination.audit(&entry).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Controls for ControlWatch {
+    async fn next(&mut self) -> Result<Control, CoordinationError> {
+        Self::next(self).await
+    }
 }
 
 #[async_trait]
@@ -173,9 +229,40 @@ impl Ownership for RemoteLock {
         self.coordination.raise_incarnation(&self.lock, fence).await
     }
 
+    async fn finish_action(
+        &self,
+        ingestor: &IngestorName,
+        id: u64,
+        done: bool,
+        message: &str,
+    ) -> Result<Control, CoordinationError> {
+        self.lock.finish_action(ingestor, id, done, message).await
+    }
+
     async fn release(&self) -> Result<(), CoordinationError> {
         self.lock.release().await
     }
+}
+
+fn stored_block(block: pb::StoredBlock) -> Result<StoredBlock, convert::ConvertError> {
+    let kind = if block.kind() == pb::Kind::Gap { Kind::Gap } else { Kind::Block };
+    let state = |state: &pb::StateDigest| {
+        let digest = convert::digest("block.states.digest", &state.digest)?.unwrap_or_default();
+        Ok(StateDigest { store: state.store_key.clone(), digest })
+    };
+    Ok(StoredBlock {
+        kind,
+        states: block.states.iter().map(state).collect::<Result<_, convert::ConvertError>>()?,
+        parent: convert::pointer("block.parent", block.parent)?,
+        head: Head {
+            generation: Generation(block.generation),
+            pointer: convert::pointer("block.pointer", block.pointer)?,
+            height: block.height,
+            digest: convert::digest("block.digest", &block.digest)?.unwrap_or_default(),
+            time: block.time.as_ref().and_then(convert::nanos),
+            appended: 0,
+        },
+    })
 }
 
 /// The router behind its client.
@@ -216,6 +303,22 @@ impl Journals for RemoteJournals {
         let request = pb::HeadRequest { ingestor: ingestor.to_string() };
         let journal = self.client().head(request).await?.into_inner().journal.unwrap_or_default();
         Ok(Epoch::from_u64(journal.fence_epoch))
+    }
+
+    async fn block(
+        &self,
+        ingestor: &IngestorName,
+        pointer: &Pointer,
+        newest: Option<Generation>,
+    ) -> Result<Option<StoredBlock>, AppendError> {
+        let request = pb::BlockRequest {
+            ingestor: ingestor.to_string(),
+            pointer: pointer.to_bytes(),
+            generation: newest.map(|newest| newest.0),
+        };
+        let block = self.client().block(request).await?.into_inner().block;
+        let read = block.map(stored_block).transpose();
+        read.map_err(|error| AppendError::Unknown(Box::new(error.into())))
     }
 }
 

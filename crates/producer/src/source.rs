@@ -33,11 +33,27 @@ pub use registry::{OnGap, Registry, SourceContext};
 /// - Given the same `after` again, also after a crash, the blocks are the same bytes.
 /// - A source that may be asked again keeps every block until [`durable`](Self::durable) named
 ///   it.
+/// - A block at or below `after` may come again: the journal compares it. With the parent
+///   [`Pointer::ORIGIN`] it is only offered for that, and dropped where the journal has no block
+///   to compare it with.
 /// - Dropping or closing the feed ends every task behind it.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// Starts to obtain blocks. A feed given before has been closed by then.
     async fn blocks(&mut self, after: Option<&Head>) -> Result<Feed, SourceError>;
+
+    /// As [`blocks`](Self::blocks), but lets the journal compare blocks that it has up to `head`:
+    /// begins with the lowest one behind `from` from which on the source still has every block up
+    /// to `at`. `None` if it cannot give blocks again.
+    async fn again(
+        &mut self,
+        head: &Head,
+        from: &Pointer,
+        at: &Pointer,
+    ) -> Result<Option<Again>, SourceError> {
+        let _ = (head, from, at);
+        Ok(None)
+    }
 
     /// True if the source's very first block has changes in every store there is, so that a store
     /// that the ingestor names and the block lacks is a mistake.
@@ -59,6 +75,17 @@ pub trait Source: Send + Sync {
         let _ = refusal;
         Verdict::Halt
     }
+}
+
+/// A source that sends blocks again.
+#[derive(Debug)]
+pub struct Again {
+    /// The blocks.
+    pub feed: Feed,
+    /// The first of them.
+    pub first: Pointer,
+    /// The source takes blocks away once they are durable, so one that is there was made anew.
+    pub made_anew: bool,
 }
 
 /// What becomes of an ingestor whose block the journal refused.

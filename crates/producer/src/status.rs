@@ -2,14 +2,15 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
+use sluice_client::coordination::Control;
 use sluice_model::{Epoch, Head, IngestorName, Pointer};
-use sluice_proto::v1 as pb;
+use sluice_proto::{convert, v1 as pb};
 
-use crate::{metrics::Metrics, notes::Notes, policy::Policy, source::Ack};
+use crate::{control, ingest::Gap, metrics::Metrics, notes::Notes, policy::Policy, source::Ack};
 
 /// What an ingestor is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,8 +24,10 @@ pub enum State {
     Active,
     /// Does not get past a block; tries again now and then.
     Blocked,
-    /// Data loss or a fork was detected; waits for an operator.
+    /// Data loss was detected; keeps the lock and waits for an operator.
     Halted,
+    /// Keeps the lock and captures nothing, because an operator wants it so.
+    Paused,
     /// The process stops.
     Stopped,
     /// The source has ended.
@@ -33,12 +36,13 @@ pub enum State {
 
 impl State {
     /// Every state, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Standby,
         Self::Opening,
         Self::Active,
         Self::Blocked,
         Self::Halted,
+        Self::Paused,
         Self::Stopped,
         Self::Finished,
     ];
@@ -51,6 +55,7 @@ impl State {
             Self::Active => "active",
             Self::Blocked => "blocked",
             Self::Halted => "halted",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
             Self::Finished => "finished",
         }
@@ -65,6 +70,7 @@ impl From<State> for pb::IngestorState {
             State::Active => Self::Active,
             State::Blocked => Self::Blocked,
             State::Halted => Self::Halted,
+            State::Paused => Self::Paused,
             State::Stopped => Self::Stopped,
             State::Finished => Self::Finished,
         }
@@ -92,6 +98,24 @@ pub struct Status {
     pub changes: u64,
     /// Failures in a row.
     pub failures: u32,
+    /// The block that it does not get past.
+    pub blocked: Option<Pointer>,
+    /// Operators want it paused.
+    pub paused: bool,
+    /// The action that operators asked for and that is not done yet, in words.
+    pub pending: String,
+    /// The last missing stretch recorded by this process, and the height of its end.
+    pub last_gap: Option<(Gap, u64)>,
+    /// Blocks sent and not acknowledged.
+    pub inflight: usize,
+    /// When the commit was last moved here, nanoseconds since 1970; 0 if never.
+    pub committed_at: i64,
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// A status that the ingest loop writes and others read.
@@ -108,6 +132,7 @@ impl StatusCell {
     /// The status of an ingestor that does nothing yet.
     pub fn new(ingestor: IngestorName, source: &str, notes: Notes, metrics: Metrics) -> Self {
         let shared = Arc::default();
+        metrics.watch(&ingestor, &shared);
         Self { ingestor, source: source.to_owned(), notes, metrics, shared }
     }
 
@@ -139,10 +164,25 @@ impl StatusCell {
 
     /// The failures as the policy counts them; a blocked ingestor stays so until it progresses.
     pub fn failures(&self, policy: &Policy) {
-        self.shared.lock().failures = policy.failures();
+        let mut status = self.shared.lock();
+        status.failures = policy.failures();
+        status.blocked = policy.blocked().and_then(|blocked| blocked.pointer.clone());
     }
 
-    /// The lock was won.
+    /// What operators want.
+    pub fn control(&self, wanted: &Control) {
+        let mut status = self.shared.lock();
+        status.paused = wanted.paused.is_some();
+        status.pending = wanted.action.as_ref().map(control::describe).unwrap_or_default();
+    }
+
+    /// The lock was won after a wait.
+    pub fn owned(&self, epoch: Epoch, waited: Duration) {
+        self.metrics.waited(&self.ingestor, waited);
+        self.epoch(epoch);
+    }
+
+    /// The epoch of the lock; zero without one.
     pub fn epoch(&self, epoch: Epoch) {
         self.shared.lock().epoch = epoch;
     }
@@ -150,6 +190,16 @@ impl StatusCell {
     /// The journal was opened.
     pub fn opened(&self, head: Option<&Head>) {
         self.shared.lock().head = head.cloned();
+    }
+
+    /// A missing stretch was recorded.
+    pub fn gap(&self, gap: &Gap, height: u64) {
+        self.shared.lock().last_gap = Some((gap.clone(), height));
+    }
+
+    /// So many blocks are sent and not acknowledged.
+    pub fn inflight(&self, blocks: usize) {
+        self.shared.lock().inflight = blocks;
     }
 
     /// A remark for operators, or none any more.
@@ -169,7 +219,6 @@ impl StatusCell {
 
     /// The journal's head moved.
     pub fn advanced(&self, ack: &Ack) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let mut status = self.shared.lock();
         let later = status
             .head
@@ -182,13 +231,14 @@ impl StatusCell {
                 height: ack.height,
                 digest: ack.digest,
                 time: ack.time,
-                appended: i64::try_from(now).unwrap_or(i64::MAX),
+                appended: now(),
             });
         }
         self.metrics.lag(&self.ingestor, status.lag());
+        let new = !ack.duplicate && !ack.unverifiable;
         let blocked = status.state == State::Blocked;
         drop(status);
-        if blocked {
+        if blocked && new {
             self.state(State::Active, "");
         }
     }
@@ -200,14 +250,22 @@ impl StatusCell {
         self.metrics.lag(&self.ingestor, status.lag());
     }
 
-    /// The commit moved.
+    /// The stored commit, as far as it is known here.
     pub fn committed(&self, pointer: Pointer) {
         self.shared.lock().committed = pointer;
+    }
+
+    /// The commit moved.
+    pub fn commit_moved(&self, pointer: Pointer) {
+        self.metrics.commit(&self.ingestor);
+        let mut status = self.shared.lock();
+        (status.committed, status.committed_at) = (pointer, now());
     }
 
     /// As the API tells it.
     pub fn message(&self) -> pb::IngestorStatus {
         let status = self.get();
+        let lag_blocks = status.lag();
         pb::IngestorStatus {
             ingestor: self.ingestor.to_string(),
             source: self.source.clone(),
@@ -221,6 +279,21 @@ impl StatusCell {
             changes: status.changes,
             failures: status.failures,
             repairs: self.notes.list(),
+            generation: status.head.as_ref().map_or(0, |head| head.generation.0),
+            paused: status.paused,
+            blocked_pointer: status.blocked.as_ref().map(Pointer::to_bytes).unwrap_or_default(),
+            lag_blocks,
+            committed_at: (status.committed_at > 0)
+                .then(|| convert::timestamp(status.committed_at)),
+            pending_action: status.pending,
+            last_gap: status.last_gap.map(|(gap, height)| pb::RecordedGap {
+                gap: Some(pb::Gap {
+                    from: gap.from.to_bytes(),
+                    to: gap.to.to_bytes(),
+                    cause: gap.cause,
+                }),
+                height,
+            }),
         }
     }
 }
@@ -229,5 +302,13 @@ impl Status {
     /// Blocks that the source has and the journal does not.
     pub fn lag(&self) -> u64 {
         self.source_height.saturating_sub(self.head.as_ref().map_or(0, |head| head.height))
+    }
+
+    /// Seconds since the time of the newest durable block: its own, or else when it was appended.
+    pub fn age(&self, now: i64) -> Option<f64> {
+        let head = self.head.as_ref()?;
+        let time = head.time.filter(|time| *time > 0).unwrap_or(head.appended);
+        let nanos = u64::try_from(now.saturating_sub(time)).unwrap_or_default();
+        (time > 0).then(|| Duration::from_nanos(nanos).as_secs_f64())
     }
 }

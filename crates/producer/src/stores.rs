@@ -40,6 +40,12 @@ impl Stores {
         })
     }
 
+    /// The same clause, with nothing seen yet.
+    pub fn anew(&self) -> Self {
+        let (filter, named) = (self.filter.clone(), self.named.clone());
+        Self { filter, named, seen: BTreeSet::new() }
+    }
+
     /// Leaves out the changes of other stores.
     pub fn keep(&mut self, piece: &Bytes) -> Result<Kept, ScanError> {
         let mut kept = Kept { slices: Vec::new(), offered: 0 };

@@ -4,22 +4,20 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stdout,
     reason = "a test fails by panicking"
 )]
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
 use sluice_client::capture::{Acks, Begin, Blocks, CaptureError, Capturer};
-use sluice_config::OnGap;
+use sluice_config::{OnGap, OnRegress};
 use sluice_coordinator::{Coordinator, CoordinatorOptions, StoreOptions};
-use sluice_frame::put_change;
 use sluice_journal::{Embedded, Journal, Options};
 use sluice_model::{IngestorName, Op, Pointer, TopicRules};
 use sluice_producer::{
     ProducerOptions, ProducerService, Registry,
     config::IngestorOptions,
+    feeds::{Dial, FeedOptions},
     ingest::Limits,
     policy::Rules,
     status::{State, Status, StatusCell},
@@ -78,6 +76,8 @@ impl Site {
                 table: table.parse().unwrap(),
                 stores: vec!["*".to_owned()],
                 on_gap,
+                on_regress: OnRegress::Block,
+                feeds: FeedOptions::default(),
                 topics: TopicRules::default(),
                 limits: Limits { commit_every: Duration::from_millis(20), ..Limits::default() },
                 rules: Rules::default(),
@@ -85,6 +85,7 @@ impl Site {
             lease_ttl: Duration::from_secs(3),
             node: "test".to_owned(),
             address: format!("http://{source}.test:7400"),
+            dial: Dial::default(),
         };
         let service = ProducerService::new(
             options,
@@ -314,49 +315,5 @@ async fn an_unknown_or_another_kind_of_ingestor_is_told() {
     assert!(matches!(other.head().await.unwrap_err(), CaptureError::NotFound(_)));
     let refused = producer.capturer().head().await.unwrap_err();
     assert!(refused.to_string().contains("type = \"capture\""), "{refused}");
-    producer.stop().await;
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib * 1024
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "writes 300 MB; run alone, because it looks at this process's memory"]
-async fn a_block_of_300_mb_passes_in_bounded_memory() {
-    let site = Site::new().await;
-    let producer = site.producer("capture", "");
-    producer.state(State::Active).await;
-    let (mut blocks, mut acks, _) = producer.capturer().resume(SOON).await.unwrap();
-    let mut region = BytesMut::new();
-    for i in 0..1000u32 {
-        put_change("bank", Op::Set, &i.to_be_bytes(), &[7; 1000], &mut region);
-    }
-    let region: Bytes = region.freeze();
-    let before = resident();
-    let pieces = 300_000_000 / region.len();
-    let began = std::time::Instant::now();
-    let mut most = 0;
-    blocks.begin(Begin::at(1)).await.unwrap();
-    for _ in 0..pieces {
-        blocks.changes(region.clone()).await.unwrap();
-        most = most.max(resident());
-    }
-    blocks.end().await.unwrap();
-    let ack = next(&mut acks).await.unwrap().unwrap();
-    most = most.max(resident());
-    assert_eq!(ack.height, 1);
-    let grown = most.saturating_sub(before);
-    println!(
-        "{} MB in {:?}, memory grew by {} MB",
-        pieces * region.len() / 1_000_000,
-        began.elapsed(),
-        grown / 1_000_000
-    );
-    assert!(grown < 200 << 20, "{grown}");
     producer.stop().await;
 }

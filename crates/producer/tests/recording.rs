@@ -46,6 +46,7 @@ struct Block {
     metadata: Vec<u8>,
 }
 
+/// The blocks behind the head; the one at the joint comes first, to be compared.
 async fn import(after: Option<u64>, notes: &sluice_producer::notes::Notes) -> Vec<Block> {
     let head = after.map(|height| Head {
         generation: Generation(0),
@@ -57,15 +58,18 @@ async fn import(after: Option<u64>, notes: &sluice_producer::notes::Notes) -> Ve
     });
     let mut source = source(notes);
     let mut feed = source.blocks(head.as_ref()).await.unwrap();
-    let (mut blocks, mut block) = (Vec::new(), Block::default());
+    let (mut blocks, mut block, mut joint) = (Vec::new(), Block::default(), false);
     loop {
         let item = tokio::time::timeout(Duration::from_secs(60), feed.next()).await.unwrap();
         match item.expect("an end").expect("no error") {
             Item::Begin(begin) => {
+                joint = begin.parent.is_some();
+                assert!(!joint || Some(begin.height) == after);
                 block = Block { height: begin.height, time: begin.time, ..Block::default() };
             }
             Item::Changes(piece) => block.region.extend_from_slice(&piece.bytes),
             Item::Metadata { value, .. } => block.metadata.extend_from_slice(&value),
+            Item::End { .. } if joint => {}
             Item::End { .. } => blocks.push(std::mem::take(&mut block)),
             Item::Finished => return blocks,
             _ => {}

@@ -1,5 +1,6 @@
 //! Answers about journals: heads, bounds, and what a filter would have matched.
 
+mod block;
 mod filter_test;
 
 use sluice_journal::Status as JournalStatus;
@@ -7,6 +8,7 @@ use sluice_model::IngestorName;
 use sluice_proto::v1 as pb;
 use tonic::Status;
 
+pub(crate) use block::block;
 pub(crate) use filter_test::test_filter;
 
 use crate::{app::Shared, error};

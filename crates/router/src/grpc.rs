@@ -2,7 +2,7 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
 use sluice_journal::Open;
-use sluice_model::{Epoch, IngestorName};
+use sluice_model::{Epoch, Generation, IngestorName};
 use sluice_proto::{
     convert,
     reason::{self, status},
@@ -10,7 +10,7 @@ use sluice_proto::{
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::{app::Shared, append, catalog, error, subscribe};
+use crate::{app::Shared, append, catalog, digests, error, subscribe};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
 
@@ -34,6 +34,7 @@ fn name(text: &str) -> Result<IngestorName, Status> {
 impl Router for Grpc {
     type AppendStream = Answers<pb::AppendResponse>;
     type SubscribeStream = Answers<pb::SubscribeResponse>;
+    type BlockDigestsStream = Answers<pb::BlockDigestsResponse>;
 
     async fn create(
         &self,
@@ -96,6 +97,14 @@ impl Router for Grpc {
         Ok(Response::new(messages.boxed()))
     }
 
+    async fn block_digests(
+        &self,
+        request: Request<pb::BlockDigestsRequest>,
+    ) -> Result<Response<Self::BlockDigestsStream>, Status> {
+        let messages = digests::open(Arc::clone(&self.shared), request.into_inner()).await?;
+        Ok(Response::new(messages.boxed()))
+    }
+
     async fn head(
         &self,
         request: Request<pb::HeadRequest>,
@@ -103,6 +112,18 @@ impl Router for Grpc {
         let ingestor = name(&request.into_inner().ingestor)?;
         let journal = catalog::status(&self.shared, &ingestor).await?;
         Ok(Response::new(pb::HeadResponse { journal: Some(journal) }))
+    }
+
+    async fn block(
+        &self,
+        request: Request<pb::BlockRequest>,
+    ) -> Result<Response<pb::BlockResponse>, Status> {
+        let request = request.into_inner();
+        let ingestor = name(&request.ingestor)?;
+        let pointer = convert::pointer("pointer", request.pointer)?;
+        let newest = request.generation.map(Generation);
+        let block = catalog::block(&self.shared, &ingestor, &pointer, newest).await?;
+        Ok(Response::new(pb::BlockResponse { block }))
     }
 
     async fn list_journals(

@@ -110,8 +110,13 @@ impl SinkService {
     pub fn new(config: &Config, options: SinkOptions) -> Result<Self, ConfigError> {
         let mut planned = Vec::new();
         let mut served = Vec::new();
+        let ours = |sink: &String| options.sinks.is_empty() || options.sinks.contains(sink);
+        for (name, section) in config.sinks.iter().filter(|(name, _)| ours(name)) {
+            // Also of those without a stream: a misspelt type shows before the first one is added.
+            options.registry.get(&SinkConfig::from_section(name, section, &config.data_dir))?;
+        }
         for (name, section) in &config.streams {
-            if !options.sinks.is_empty() && !options.sinks.contains(&section.sink) {
+            if !ours(&section.sink) {
                 continue;
             }
             let sink_section = config.sink_of(section);

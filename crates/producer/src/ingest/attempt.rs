@@ -1,35 +1,41 @@
-//! One attempt: open the journal, compare the witnesses, pump until something ends it.
+//! One attempt: open the journal, compare the witnesses, do what operators want, pump until
+//! something ends it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sluice_client::{
     append::{AppendError, Open},
     coordination::{Commit, CommitRecord, CoordinationError},
 };
 use sluice_model::{Durability, Generation, Head, JournalId, Pointer};
+use tokio::time::Instant;
 
 use super::{
     Ingest,
     commit::{self, Commits},
     intake::{Intake, Sent},
+    perform::Performed,
+    receipts::Receipts,
     window::Window,
 };
 use crate::{
-    policy::{Failure, Outcome, Policy},
-    seam::{AckSource, Opened, Ownership, refusal_reason},
-    source::{Ack, Feed, Refusal, Source, SourceError, Verdict},
-    status::{State, StatusCell},
+    policy::{Failure, Outcome},
+    seam::{Opened, Ownership},
+    source::{Feed, SourceError},
+    status::State,
     witness,
 };
 
-/// An open journal that agrees with its witnesses.
-struct Ready {
-    opened: Opened,
-    id: JournalId,
+/// An open journal, and what its witnesses say of it.
+pub(super) struct Ready {
+    pub(super) opened: Opened,
+    pub(super) id: JournalId,
     /// The last commit, if there is one.
-    commit: Option<CommitRecord>,
+    pub(super) commit: Option<CommitRecord>,
     /// The commit is behind the head.
-    repair: bool,
+    pub(super) repair: bool,
+    /// What was lost, in words that name both sides.
+    pub(super) loss: Option<String>,
 }
 
 /// What has to be ended after an attempt, however it ended.
@@ -42,13 +48,13 @@ struct Running {
 impl Ingest {
     /// Runs until something ends it. When it returns, the source's tasks have ended and what was
     /// acknowledged is committed, if the lock still allows it.
-    pub(super) async fn attempt(&mut self, lock: &Arc<dyn Ownership>) -> Outcome {
+    pub(super) async fn attempt(&mut self, lock: &Arc<dyn Ownership>, since: Instant) -> Outcome {
         let mut running = Running::default();
         let lost = lock.lost();
         let outcome = tokio::select! {
             biased;
             cause = lost => Outcome::Lost(cause.to_string()),
-            outcome = self.work(lock, &mut running) => outcome,
+            outcome = self.work(lock, since, &mut running) => outcome,
         };
         if let Some(feed) = running.feed {
             feed.close().await;
@@ -63,32 +69,26 @@ impl Ingest {
         outcome
     }
 
-    async fn work(&mut self, lock: &Arc<dyn Ownership>, running: &mut Running) -> Outcome {
+    async fn work(
+        &mut self,
+        lock: &Arc<dyn Ownership>,
+        since: Instant,
+        running: &mut Running,
+    ) -> Outcome {
         let stop = self.stop.clone();
-        if self.policy.blocked().is_none() {
+        if self.policy.blocked().is_none() && self.parts.status.get().state != State::Halted {
             self.parts.status.state(State::Opening, "");
         }
-        let opened = tokio::select! {
+        let prepared = tokio::select! {
             biased;
             () = stop.cancelled() => return Outcome::Stopped,
-            opened = self.open(lock) => opened,
+            prepared = self.prepare(lock, since) => prepared,
         };
-        let ready = match opened {
-            Ok(ready) => ready,
+        let (ready, feed) = match prepared {
+            Ok(prepared) => prepared,
             Err(outcome) => return outcome,
         };
-        let head = ready.opened.head.clone();
-        let known = self.parts.status.get().head;
-        let place = |head: &Head| (head.generation, head.pointer.clone());
-        if known.as_ref().map(place) < head.as_ref().map(place) {
-            // Acknowledgements that were lost on the way were progress too.
-            self.policy.progress();
-        }
-        self.parts.status.opened(head.as_ref());
-        let feed = match self.parts.source.blocks(head.as_ref()).await {
-            Ok(feed) => running.feed.insert(feed),
-            Err(error) => return source_failed(&error),
-        };
+        let feed = running.feed.insert(feed);
         let previous = ready.commit.as_ref().map(|c| c.pointer.clone()).unwrap_or_default();
         self.parts.status.committed(previous.clone());
         let commits = running.commits.insert(commit::start(
@@ -97,30 +97,65 @@ impl Ingest {
             self.parts.status.clone(),
             self.parts.limits.commit_every,
         ));
-        if let Some(head) = head.as_ref().filter(|_| ready.repair) {
+        if let Some(head) = ready.opened.head.as_ref().filter(|_| ready.repair) {
             let durability = ready.commit.as_ref().map_or(Durability::None, |c| c.durability);
-            commits.offer(self.commit_of_head(ready.id, head, durability));
+            commits.offer(self.commit_of(ready.id, head, durability));
         }
         if self.policy.blocked().is_none() {
             self.parts.status.state(State::Active, "");
         }
-        self.pump(lock, ready.id, ready.opened, feed, commits).await
+        self.pump(lock, ready, feed, commits).await
+    }
+
+    /// Everything before the first block: the journal is open and agrees with its witnesses, what
+    /// operators asked for is done, and the source has begun.
+    async fn prepare(
+        &mut self,
+        lock: &Arc<dyn Ownership>,
+        since: Instant,
+    ) -> Result<(Ready, Feed), Outcome> {
+        let mut ready = self.open(lock).await?;
+        let known = self.parts.status.get().head;
+        let place = |head: &Head| (head.generation, head.pointer.clone());
+        if known.as_ref().map(place) < ready.opened.head.as_ref().map(place) {
+            // Acknowledgements that were lost on the way were progress too.
+            self.progressed();
+        }
+        self.parts.status.opened(ready.opened.head.as_ref());
+        let settled = since + self.parts.rules.settle;
+        match self.perform(lock, &mut ready, settled).await? {
+            Performed::Nothing | Performed::Finished => {}
+            Performed::HandOver => return Err(Outcome::HandOver),
+        }
+        if let Some(loss) = ready.loss {
+            let ingestor = &self.parts.ingestor;
+            return Err(Outcome::Halt(format!(
+                "{loss}; bring the lost blocks back, or accept the loss: sluice ingestors \
+                 accept-loss {ingestor}"
+            )));
+        }
+        if self.orders.hold().is_some() {
+            return Err(Outcome::Control);
+        }
+        let feed = self.begin_source(lock, &mut ready).await?;
+        Ok((ready, feed))
     }
 
     /// Sends and acknowledges side by side.
     async fn pump(
         &mut self,
         lock: &Arc<dyn Ownership>,
-        journal: JournalId,
-        opened: Opened,
+        ready: Ready,
         feed: &mut Feed,
         commits: &Commits,
     ) -> Outcome {
-        let Self { parts, policy, last, stop } = self;
+        let Self { parts, policy, last, stop, orders, trail, waiting, trace, diverged, .. } = self;
+        let Ready { opened, id: journal, .. } = ready;
         let window = Window::new(parts.limits);
         let generation = opened.head.as_ref().map_or(Generation(0), |head| head.generation);
         let mut intake = Intake {
             ingestor: &parts.ingestor,
+            journals: parts.journals.as_ref(),
             generation,
             epoch: lock.epoch(),
             topics: &parts.topics,
@@ -133,41 +168,34 @@ impl Ingest {
             window: &window,
             status: &parts.status,
             current: None,
+            dropping: false,
         };
         let mut receipts = Receipts {
             acks: opened.acks,
             window: &window,
             source: parts.source.as_mut(),
+            journals: parts.journals.as_ref(),
+            on_regress: parts.on_regress,
             status: &parts.status,
             policy,
             last,
+            trail,
+            trace,
+            diverged,
+            agreed: None,
             commits,
             journal,
         };
         let drain = parts.limits.drain;
+        let (orders, waiting) = (&*orders, *waiting);
         let sending = async {
             let sent = tokio::select! {
                 biased;
                 () = stop.cancelled() => Ok(Sent::Stopped),
+                () = orders.interrupted(waiting) => Ok(Sent::Interrupted),
                 sent = intake.run(feed) => sent,
             };
-            match sent {
-                Err(failure) => {
-                    // What was sent before is durable or soon is; the source wants to know, and
-                    // it counts as progress.
-                    tokio::time::timeout(drain, window.drained()).await.ok();
-                    Outcome::Failed(failure)
-                }
-                Ok(Sent::Finished) => {
-                    window.drained().await;
-                    Outcome::Finished
-                }
-                Ok(Sent::Stopped) => {
-                    // What is not acknowledged by then is found by the next owner.
-                    tokio::time::timeout(drain, window.drained()).await.ok();
-                    Outcome::Stopped
-                }
-            }
+            ended(sent, &window, drain).await
         };
         tokio::select! {
             outcome = sending => outcome,
@@ -194,17 +222,12 @@ impl Ingest {
         };
         let head = opened.head.as_ref();
         let verdict = witness::compare(journal.id, head, commit.as_ref(), self.last.as_ref());
-        let repair = match verdict {
-            witness::Verdict::Agree => false,
-            witness::Verdict::Repair => true,
-            witness::Verdict::Loss(loss) => {
-                return Err(Outcome::Halt(format!(
-                    "{loss}; bring the lost blocks back, or accept the loss: sluice ingestors \
-                     accept-loss {ingestor}"
-                )));
-            }
+        let repair = verdict == witness::Verdict::Repair;
+        let loss = match verdict {
+            witness::Verdict::Agree | witness::Verdict::Repair => None,
+            witness::Verdict::Loss(loss) => Some(loss),
         };
-        Ok(Ready { opened, id: journal.id, commit, repair })
+        Ok(Ready { opened, id: journal.id, commit, repair, loss })
     }
 
     async fn open_once(
@@ -239,13 +262,19 @@ impl Ingest {
             Ok(epoch) => {
                 tracing::warn!(ingestor = %self.parts.ingestor, %fence, %epoch, "the store of locks went back in time; its incarnation was raised");
                 self.parts.status.epoch(epoch);
+                self.trail.epoch(epoch);
             }
             Err(error) => return Err(coordination_failed(&error)),
         }
         self.open_once(lock, id).await.map_err(|error| append_failed(&error, None))
     }
 
-    fn commit_of_head(&self, journal: JournalId, head: &Head, durability: Durability) -> Commit {
+    pub(super) fn commit_of(
+        &self,
+        journal: JournalId,
+        head: &Head,
+        durability: Durability,
+    ) -> Commit {
         Commit {
             ingestor: self.parts.ingestor.clone(),
             previous: Pointer::ORIGIN,
@@ -258,111 +287,33 @@ impl Ingest {
     }
 }
 
-/// Takes acknowledgements and acts on them.
-struct Receipts<'a> {
-    acks: Box<dyn AckSource>,
-    window: &'a Window,
-    source: &'a mut dyn Source,
-    status: &'a StatusCell,
-    policy: &'a mut Policy,
-    last: &'a mut Option<Ack>,
-    commits: &'a Commits,
-    journal: JournalId,
-}
-
-impl Receipts<'_> {
-    /// Runs until the router refuses something or is gone.
-    async fn run(&mut self) -> Outcome {
-        loop {
-            match self.acks.next().await {
-                Ok(Some(ack)) => {
-                    if let Err(outcome) = self.acked(ack).await {
-                        return outcome;
-                    }
-                }
-                Ok(None) => return failed("router", "the router ended the append stream"),
-                Err(error) => return self.refused(error).await,
-            }
+/// Waits for what was sent, as long as the way it ended allows.
+async fn ended(sent: Result<Sent, Failure>, window: &Window, drain: Duration) -> Outcome {
+    let drained = window.drained();
+    match sent {
+        Err(failure) => {
+            // What was sent before is durable or soon is; the source wants to know, and it counts
+            // as progress.
+            tokio::time::timeout(drain, drained).await.ok();
+            Outcome::Failed(failure)
         }
-    }
-
-    async fn acked(&mut self, ack: sluice_client::append::Ack) -> Result<(), Outcome> {
-        let Some(block) = self.window.acked() else {
-            let cause = format!("the router acknowledged {}, which was not sent", ack.pointer);
-            return Err(failed("router", &cause));
-        };
-        if block.pointer != ack.pointer {
-            let (sent, got) = (&block.pointer, &ack.pointer);
-            let cause = format!("the router acknowledged {got} where {sent} was sent");
-            return Err(failed("router", &cause));
+        Ok(Sent::Finished) => {
+            drained.await;
+            Outcome::Finished
         }
-        let ack = Ack {
-            pointer: ack.pointer,
-            height: block.height,
-            generation: ack.generation,
-            digest: ack.digest,
-            time: block.time,
-            durability: ack.durability,
-            duplicate: ack.duplicate,
-            unverifiable: ack.unverifiable,
-        };
-        if block.block {
-            self.status.acked(&ack, block.changes, block.bytes);
-        } else {
-            self.status.advanced(&ack);
+        // What is not acknowledged by then is found at the next opening.
+        Ok(Sent::Stopped) => {
+            tokio::time::timeout(drain, drained).await.ok();
+            Outcome::Stopped
         }
-        drop(block.room);
-        if block.block
-            && let Err(error) = self.source.durable(&ack).await
-        {
-            // The block is safe; only the source's own files are not in order.
-            tracing::warn!(ingestor = %self.status.ingestor(), %error, "after a durable block");
+        Ok(Sent::Interrupted) => {
+            tokio::time::timeout(drain, drained).await.ok();
+            Outcome::Control
         }
-        if !ack.duplicate && !ack.unverifiable {
-            self.policy.progress();
-            self.status.failures(self.policy);
-            self.commits.offer(self.commit(&ack));
-            *self.last = Some(ack);
-        }
-        Ok(())
-    }
-
-    fn commit(&self, ack: &Ack) -> Commit {
-        Commit {
-            ingestor: self.status.ingestor().clone(),
-            previous: Pointer::ORIGIN,
-            journal: self.journal,
-            generation: ack.generation,
-            pointer: ack.pointer.clone(),
-            digest: ack.digest,
-            durability: ack.durability,
-        }
-    }
-
-    async fn refused(&mut self, error: AppendError) -> Outcome {
-        let suspect = self.window.suspect();
-        let about_a_block = matches!(
-            error,
-            AppendError::Divergent { .. }
-                | AppendError::WrongParent { .. }
-                | AppendError::Invalid(_)
-                | AppendError::Refused(_)
-        );
-        if about_a_block {
-            let refusal = Refusal {
-                pointer: suspect.clone(),
-                reason: refusal_reason(&error).to_owned(),
-                message: error.to_string(),
-            };
-            if self.source.refused(&refusal).await == Verdict::Continue {
-                return Outcome::Refused(refusal.message);
-            }
-        }
-        append_failed(&error, suspect)
     }
 }
 
-fn failed(reason: &'static str, cause: &str) -> Outcome {
+pub(super) fn failed(reason: &'static str, cause: &str) -> Outcome {
     Outcome::Failed(Failure { pointer: None, cause: cause.to_owned(), lasting: false, reason })
 }
 
@@ -389,17 +340,19 @@ pub(super) fn coordination_failed(error: &CoordinationError) -> Outcome {
 }
 
 /// What an error of the router means.
-fn append_failed(error: &AppendError, suspect: Option<Pointer>) -> Outcome {
+pub(super) fn append_failed(error: &AppendError, suspect: Option<Pointer>) -> Outcome {
     match error {
         AppendError::Fenced(cause) => Outcome::Fenced(cause.clone()),
-        AppendError::Divergent { message, .. } => Outcome::Halt(format!(
-            "the source gives another block than the journal holds: {message}"
-        )),
         _ => Outcome::Failed(Failure {
             pointer: suspect,
             cause: error.to_string(),
-            lasting: false,
-            reason: if error.is_transient() { "router" } else { "refused" },
+            // What the source says will be the same the next time, unless somebody acts.
+            lasting: matches!(error, AppendError::Divergent { .. }),
+            reason: match error {
+                AppendError::Divergent { .. } => "diverged",
+                error if error.is_transient() => "router",
+                _ => "refused",
+            },
         }),
     }
 }

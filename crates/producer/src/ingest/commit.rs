@@ -47,8 +47,7 @@ impl Write<Commit> for Writer {
                     return Err(error);
                 }
                 Ok(stored) => {
-                    self.status.metrics().commit(&commit.ingestor);
-                    self.status.committed(stored.pointer.clone());
+                    self.status.commit_moved(stored.pointer.clone());
                     self.previous = stored.pointer;
                     return Ok(());
                 }

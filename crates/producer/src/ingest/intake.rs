@@ -4,16 +4,17 @@ use std::{mem, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use sluice_client::append::AppendError;
-use sluice_frame::{BlockBuilder, BlockEnd, BlockStart, Frame, Header, Record, canonicalize};
-use sluice_model::{Epoch, Generation, IngestorName, Kind, Pointer, TopicRules};
+use sluice_frame::{BlockBuilder, BlockStart, Digester, Frame, StateDigest, canonicalize};
+use sluice_model::{Digest, Epoch, Generation, IngestorName, Kind, Pointer, TopicRules};
 
 use super::{
     attempt::source_failure,
-    window::{InFlight, Room, Window},
+    record::{self, Gap},
+    window::{InFlight, Room, Sending, Window},
 };
 use crate::{
     policy::Failure,
-    seam::FrameSink,
+    seam::{FrameSink, Journals},
     source::{Begin, Feed, Item, Piece},
     status::StatusCell,
     stores::Stores,
@@ -26,10 +27,13 @@ pub(super) enum Sent {
     Finished,
     /// The process stops.
     Stopped,
+    /// Operators want something.
+    Interrupted,
 }
 
 pub(super) struct Intake<'a> {
     pub(super) ingestor: &'a IngestorName,
+    pub(super) journals: &'a dyn Journals,
     pub(super) generation: Generation,
     pub(super) epoch: Epoch,
     pub(super) topics: &'a TopicRules,
@@ -43,12 +47,17 @@ pub(super) struct Intake<'a> {
     pub(super) window: &'a Window,
     pub(super) status: &'a StatusCell,
     pub(super) current: Option<Current<'a>>,
+    /// The block at hand is not wanted.
+    pub(super) dropping: bool,
 }
 
 /// The block being sent.
 pub(super) struct Current<'a> {
     begin: Begin,
     builder: BlockBuilder<'a>,
+    parent: Pointer,
+    /// Of a block that the journal has already: if it refuses it, people want to see both sides.
+    digests: Option<Digester>,
     room: Room,
     offered: u32,
     bytes: u64,
@@ -67,6 +76,8 @@ impl<'a> Intake<'a> {
             };
             match item {
                 Item::Begin(begin) => self.begin(begin).await?,
+                Item::Changes(_) | Item::Metadata { .. } if self.dropping => {}
+                Item::End { .. } if self.dropping => self.dropping = false,
                 Item::Changes(piece) => self.changes(&piece).await?,
                 Item::Metadata { type_url, value } => self.metadata(type_url, &value)?,
                 Item::End { changes, traceparent } => self.end(changes, &traceparent).await?,
@@ -85,7 +96,7 @@ impl<'a> Intake<'a> {
 
     /// Forgets the unfinished block; the journal drops its parts when the next one begins.
     fn abort(&mut self) {
-        self.current = None;
+        (self.current, self.dropping) = (None, false);
         self.window.sending(None);
     }
 
@@ -93,12 +104,30 @@ impl<'a> Intake<'a> {
         self.abort();
         let room = self.window.room().await;
         let parent = self.parent(&begin)?;
-        self.window.sending(Some(begin.pointer.clone()));
+        let (pointer, again) = (begin.pointer.clone(), begin.pointer <= self.tail);
+        self.window.sending(Some(Sending {
+            pointer: pointer.clone(),
+            parent: parent.clone(),
+            states: Vec::new(),
+        }));
+        let generation = match again {
+            true => match self.history_of(&pointer, parent.is_origin()).await? {
+                Some(generation) => generation,
+                None => {
+                    self.abort();
+                    self.dropping = true;
+                    return Ok(());
+                }
+            },
+            false => self.generation,
+        };
+        let digests = || Digester::new(Digest::ZERO, generation, pointer.clone(), begin.height);
+        let digests = again.then(digests);
         let start = BlockStart {
             ingestor: self.ingestor.clone(),
-            generation: self.generation,
-            pointer: begin.pointer.clone(),
-            parent,
+            generation,
+            pointer,
+            parent: parent.clone(),
             height: begin.height,
             time: begin.time,
             epoch: self.epoch,
@@ -106,12 +135,39 @@ impl<'a> Intake<'a> {
         self.current = Some(Current {
             begin,
             builder: BlockBuilder::new(start, self.topics),
+            parent,
+            digests,
             room,
             offered: 0,
             bytes: 0,
             metadata: None,
         });
         Ok(())
+    }
+
+    /// The history that a block is in that the journal has already: below the base of the present
+    /// one it is in one before. `None` for one that is only `offered` and cannot be compared.
+    async fn history_of(
+        &mut self,
+        pointer: &Pointer,
+        offered: bool,
+    ) -> Result<Option<Generation>, Failure> {
+        if self.generation == Generation(0) && !offered {
+            return Ok(Some(self.generation));
+        }
+        match self.journals.block(self.ingestor, pointer, None).await {
+            Ok(Some(block)) if block.kind == Kind::Block || !offered => {
+                Ok(Some(block.head.generation))
+            }
+            Err(error) if error.is_transient() => Err(Failure {
+                pointer: Some(pointer.clone()),
+                cause: error.to_string(),
+                lasting: false,
+                reason: "router",
+            }),
+            // A gap, nothing, or retention has passed it; the journal says so to who asks.
+            Ok(_) | Err(_) => Ok((!offered).then_some(self.generation)),
+        }
     }
 
     /// The parent of a block. A block above the tail must follow it; one at or below is sent
@@ -165,6 +221,7 @@ impl<'a> Intake<'a> {
             }
             current.bytes += slice.len() as u64;
             while let Some(frame) = current.builder.take() {
+                current.digest(&frame);
                 send(self.frames.as_mut(), &frame).await?;
             }
         }
@@ -212,15 +269,18 @@ impl<'a> Intake<'a> {
         let own = sluice_telemetry::current_traceparent();
         let traceparent = if traceparent.is_empty() { own.as_str() } else { traceparent };
         let frames = current.builder.finish(traceparent);
+        let states = digests_of(current.digests, &frames);
         // Counted as under way before its last frame is: the acknowledgement may be quick.
         let last = frames.len().saturating_sub(1);
         let mut flying = Some(InFlight {
             pointer: pointer.clone(),
+            parent: current.parent,
             height: current.begin.height,
             time: current.begin.time,
             changes,
             bytes: current.bytes,
-            block: true,
+            states,
+            gap: None,
             room: current.room,
         });
         for (i, frame) in frames.iter().enumerate() {
@@ -228,6 +288,7 @@ impl<'a> Intake<'a> {
                 && let Some(flying) = mem::take(&mut flying)
             {
                 self.window.sent(flying);
+                self.status.inflight(self.window.flying());
             }
             send(self.frames.as_mut(), frame).await?;
         }
@@ -240,21 +301,19 @@ impl<'a> Intake<'a> {
         let room = self.window.room().await;
         let height = to.height().or(self.tail_height).unwrap_or_default();
         tracing::warn!(ingestor = %self.ingestor, %from, %to, cause, "recording a gap");
-        let mut header = Header::new(Kind::Gap, self.ingestor.clone(), to.clone(), height);
-        header.generation = self.generation;
-        header.parent = self.tail.clone();
-        header.epoch = self.epoch;
-        header.end = Some(BlockEnd { parts: 1, ..BlockEnd::default() });
-        header.record = Some(Record::Gap { from, to: to.clone(), cause });
-        let frame = Frame { header, changes: Bytes::new() };
-        let pointer = to.clone();
+        let gap = Gap { from, to: to.clone(), cause };
+        let parent = self.tail.clone();
+        let place = (parent.clone(), height);
+        let frame = record::gap(self.ingestor, self.generation, place, &gap, self.epoch);
         self.window.sent(InFlight {
-            pointer,
+            pointer: to.clone(),
+            parent,
             height,
             time: None,
             changes: 0,
             bytes: 0,
-            block: false,
+            states: Vec::new(),
+            gap: Some(gap),
             room,
         });
         send(self.frames.as_mut(), &frame).await?;
@@ -267,6 +326,27 @@ impl<'a> Intake<'a> {
             (self.tail, self.tail_height) = (pointer, Some(height));
         }
     }
+}
+
+impl Current<'_> {
+    fn digest(&mut self, frame: &Frame) {
+        // Frames of our own builder; should one not add up, there is no digest to show.
+        if let Some(digests) = &mut self.digests
+            && digests.add(frame).is_err()
+        {
+            self.digests = None;
+        }
+    }
+}
+
+/// The state digests of a block with its last frames.
+fn digests_of<'f>(
+    digests: Option<Digester>,
+    last: impl IntoIterator<Item = &'f Frame>,
+) -> Vec<StateDigest> {
+    let Some(mut digests) = digests else { return Vec::new() };
+    let added = last.into_iter().try_for_each(|frame| digests.add(frame));
+    if added.is_ok() { digests.finish().states } else { Vec::new() }
 }
 
 /// Queues a frame. When the stream has ended, the acknowledgements say why; until they have,

@@ -3,21 +3,35 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
+use sluice_frame::StateDigest;
 use sluice_model::Pointer;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::Limits;
+use super::{Limits, record::Gap};
+
+/// A block that is being sent, or was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sending {
+    pub(super) pointer: Pointer,
+    /// The block before, as the source says; [`Pointer::ORIGIN`] if it does not.
+    pub(super) parent: Pointer,
+    /// Of a block that the journal has already; complete once all of it was sent.
+    pub(super) states: Vec<StateDigest>,
+}
 
 /// A block or control record on its way.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) pointer: Pointer,
+    pub(super) parent: Pointer,
     pub(super) height: u64,
     pub(super) time: Option<i64>,
     pub(super) changes: u64,
     pub(super) bytes: u64,
-    /// False for records that the source knows nothing of.
-    pub(super) block: bool,
+    /// Of a block that the journal has already.
+    pub(super) states: Vec<StateDigest>,
+    /// For the record of a gap, which the source is told nothing of.
+    pub(super) gap: Option<Gap>,
     pub(super) room: Room,
 }
 
@@ -37,7 +51,7 @@ pub(super) struct Window {
 struct Queue {
     flying: VecDeque<InFlight>,
     bytes: u64,
-    sending: Option<Pointer>,
+    sending: Option<Sending>,
 }
 
 impl Window {
@@ -67,8 +81,13 @@ impl Window {
     }
 
     /// The block being sent, for errors.
-    pub(super) fn sending(&self, pointer: Option<Pointer>) {
-        self.queue.lock().sending = pointer;
+    pub(super) fn sending(&self, block: Option<Sending>) {
+        self.queue.lock().sending = block;
+    }
+
+    /// Blocks that are not acknowledged.
+    pub(super) fn flying(&self) -> usize {
+        self.queue.lock().flying.len()
     }
 
     /// A block was sent in full.
@@ -90,9 +109,14 @@ impl Window {
     }
 
     /// The block that a refusal is about: the oldest under way, or the one being sent.
-    pub(super) fn suspect(&self) -> Option<Pointer> {
+    pub(super) fn suspect(&self) -> Option<Sending> {
         let queue = self.queue.lock();
-        queue.flying.front().map(|block| block.pointer.clone()).or_else(|| queue.sending.clone())
+        let sent = queue.flying.front().map(|block| Sending {
+            pointer: block.pointer.clone(),
+            parent: block.parent.clone(),
+            states: block.states.clone(),
+        });
+        sent.or_else(|| queue.sending.clone())
     }
 
     /// Waits until everything sent is acknowledged.
@@ -117,7 +141,9 @@ mod tests {
 
     fn block(height: u64, bytes: u64, room: Room) -> InFlight {
         let pointer = Pointer::from_height(height);
-        InFlight { pointer, height, time: None, changes: 1, bytes, block: true, room }
+        let parent = Pointer::from_height(height - 1);
+        let (states, gap) = (Vec::new(), None);
+        InFlight { pointer, parent, height, time: None, changes: 1, bytes, states, gap, room }
     }
 
     async fn full(window: &Window) -> bool {
@@ -134,7 +160,8 @@ mod tests {
         window.sent(block(3, 500, window.room().await));
         window.acked().unwrap();
         assert!(full(&window).await, "one block of 500 bytes fills it");
-        assert_eq!(window.suspect(), Some(Pointer::from_height(3)));
+        assert_eq!(window.suspect().unwrap().pointer, Pointer::from_height(3));
+        assert_eq!(window.flying(), 1);
         window.acked().unwrap();
         window.drained().await;
         assert!(!full(&window).await);

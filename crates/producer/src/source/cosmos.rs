@@ -1,6 +1,7 @@
 //! `cosmos-files`: the directory that a Cosmos SDK node's file streamer writes (SDK 0.45.12 to
 //! 0.47), followed while it grows or imported once.
 
+mod anew;
 pub mod consume;
 pub mod emit;
 pub mod format;
@@ -16,14 +17,14 @@ use std::{path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use serde::Deserialize;
 use sluice_config::HumanDuration;
-use sluice_model::Head;
+use sluice_model::{Head, Pointer};
 
 use super::{
-    Ack, Feed, Source, SourceContext, SourceError,
+    Ack, Again, Feed, Source, SourceContext, SourceError,
     registry::{BuildError, parse_section},
 };
 use consume::{Consumed, Consumer};
-use names::Names;
+use names::{Listing, Names};
 use tail::Tail;
 
 /// The name of this source in the configuration.
@@ -130,7 +131,24 @@ impl Source for CosmosFiles {
             })?),
         };
         let (options, context) = (self.options.clone(), self.context.clone());
-        Ok(Feed::spawn(move |writer| Tail::new(options, context, writer).run(after)))
+        Ok(Feed::spawn(move |writer| Tail::new(options, context, writer).run(after, None)))
+    }
+
+    async fn again(
+        &mut self,
+        head: &Head,
+        from: &Pointer,
+        at: &Pointer,
+    ) -> Result<Option<Again>, SourceError> {
+        let heights = (head.pointer.height(), from.height(), at.height());
+        let (Some(head), Some(from), Some(at)) = heights else { return Ok(None) };
+        let first = self.lowest(from, at).await?;
+        let (options, context) = (self.options.clone(), self.context.clone());
+        let feed = Feed::spawn(move |writer| {
+            Tail::new(options, context, writer).run(Some(head), Some(first))
+        });
+        let made_anew = self.options.consumed != Consumed::Keep;
+        Ok(Some(Again { feed, first: Pointer::from_height(first), made_anew }))
     }
 
     fn first_block_is_complete(&self) -> bool {
@@ -142,6 +160,31 @@ impl Source for CosmosFiles {
             Some(height) => self.consumer.durable(height).await,
             None => Ok(()),
         }
+    }
+}
+
+impl CosmosFiles {
+    /// The lowest height above `from` from which on every file is there up to `at`.
+    async fn lowest(&self, from: u64, at: u64) -> Result<u64, SourceError> {
+        let (dir, names) = (self.options.dir.clone(), self.options.names());
+        let listing = tokio::task::spawn_blocking(move || {
+            let listing = Listing::read(&dir, &names);
+            listing.map_err(|source| SourceError::Io {
+                action: "listing the directory",
+                path: dir,
+                source,
+            })
+        });
+        let listing = listing
+            .await
+            .unwrap_or_else(|gone| Err(SourceError::Start(format!("a thread ended: {gone}"))))?;
+        if !listing.data.contains(&at) {
+            let pointer = Pointer::from_height(at);
+            let cause = "its file was there and is gone".to_owned();
+            return Err(SourceError::Block { pointer, cause });
+        }
+        let there = |height: &u64| *height > from && listing.data.contains(height);
+        Ok((0..=at).rev().take_while(there).last().unwrap_or(at))
     }
 }
 

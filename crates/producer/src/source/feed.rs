@@ -66,6 +66,24 @@ impl Feed {
         feed
     }
 
+    /// As [`Self::spawn`], for a run that has something to put in order at its end: it is not
+    /// dropped when the feed is closed. It has to end soon after [`FeedWriter::closed`].
+    pub fn spawn_until_closed<F, Fut>(run: F) -> Self
+    where
+        F: FnOnce(FeedWriter) -> Fut,
+        Fut: Future<Output = Result<(), SourceError>> + Send + 'static,
+    {
+        let (mut feed, writer) = Self::pair();
+        let work = run(writer.clone());
+        feed.task = Some(tokio::spawn(async move {
+            if let Err(error) = work.await {
+                // Only a reader that is gone refuses it, and it does not want it.
+                writer.put(Err(error), 0).await.ok();
+            }
+        }));
+        feed
+    }
+
     /// A feed without a task; it ends when the last writer is dropped.
     pub fn pair() -> (Self, FeedWriter) {
         let (sender, items) = mpsc::channel(ITEMS);

@@ -9,31 +9,43 @@ use sluice_service::transport;
 
 use super::{ROUNDS, client_runtime, data, floor, median, server::Server};
 
+/// Stores of a block, as a chain's application has them.
+const STORES: usize = 15;
+/// Bytes of the journal's segments.
+const SEGMENT: u64 = 64 << 20;
+
 pub(crate) fn measure(cell: Duration) {
     let dir = tempfile::tempdir().unwrap();
-    let journal = data::open(&dir.path().join("journal"), 64 << 20);
+    let journal = data::open_recycling(&dir.path().join("journal"));
     let runtime = client_runtime();
     runtime.block_on(journal.create(&data::ingestor(), data::id())).unwrap();
     let server = Server::router(&journal);
-    let sample = data::block(1);
+    let sample = data::block_of(1, STORES);
     let mut next = 1;
     let mut rows = Vec::new();
+    let recycle = || {
+        runtime.block_on(journal.trim(&data::ingestor(), Some(&[]), 0)).unwrap();
+    };
+    // The first touch of every segment.
+    while next < 3 * SEGMENT / sample.changes.len() as u64 {
+        runtime.block_on(append(&server, &mut next, 8, cell));
+        recycle();
+    }
     for _ in 0..ROUNDS {
         let each = floor::disk(dir.path(), &sample.changes, 1, cell);
         let one = runtime.block_on(append(&server, &mut next, 1, cell));
         let grouped = floor::disk(dir.path(), &sample.changes, 8, cell);
         let eight = runtime.block_on(append(&server, &mut next, 8, cell));
+        recycle();
         rows.push((each, one, grouped, eight));
     }
     let of = |value: fn(&(f64, f64, f64, f64)) -> f64| median(rows.iter().map(value).collect());
     println!(
-        "\n## durable append over gRPC, {} KB blocks; {}",
+        "\n## durable append over gRPC, {} KB blocks of {STORES} stores; {}",
         sample.changes.len() / 1000,
         data::regime(dir.path())
     );
-    println!(
-        "floors overwrite a file written before; the journal writes segments prepared in the background"
-    );
+    println!("floors overwrite a file written before; the journal writes recycled segments");
     println!("| | blocks/s | ratio to its floor |\n|---|---|---|");
     println!("| floor: pwrite + fdatasync each | {:.0} | 1 |", of(|r| r.0));
     println!("| window 1 | {:.0} | **{:.2}** |", of(|r| r.1), of(|r| r.1 / r.0));
@@ -57,7 +69,7 @@ async fn append(server: &Server, next: &mut u64, window: u64, cell: Duration) ->
     };
     let transport = transport::remote(&server.url()).unwrap();
     let (mut appender, _) = Appender::open(transport, open).await.unwrap();
-    let template = data::block(1);
+    let template = data::block_of(1, STORES);
     let begin = Instant::now();
     let (mut sent, mut acked) = (0u64, 0u64);
     while begin.elapsed() < cell {

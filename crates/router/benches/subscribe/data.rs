@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use sluice_frame::{BlockEnd, Frame, Header, put_change, scan};
-use sluice_journal::{Embedded, Journal, Open, Options};
+use sluice_journal::{Embedded, Journal, Open, Options, Retention};
 use sluice_model::{Epoch, FilterSpec, IngestorName, JournalId, Kind, Op, Pointer, TopicRules};
 
 pub(crate) const INGESTOR: &str = "bench";
@@ -24,9 +24,14 @@ pub(crate) const fn id() -> JournalId {
 
 /// A block of 1000 changes in 100 sorted stores, 32-byte keys and 100-byte values.
 pub(crate) fn block(height: u64) -> Frame {
+    block_of(height, STORES)
+}
+
+/// The same in so many stores.
+pub(crate) fn block_of(height: u64, stores: usize) -> Frame {
     let mut region = BytesMut::new();
     for i in 0..CHANGES {
-        let store = format!("s{:02}", i * STORES / CHANGES);
+        let store = format!("s{:02}", i * stores / CHANGES);
         let mut key = [0u8; 32];
         key[..8].copy_from_slice(&(i as u64).to_be_bytes());
         let mut value = [0u8; 100];
@@ -127,6 +132,13 @@ impl Store {
 
 pub(crate) fn open(path: &Path, tail_cache: usize) -> Arc<dyn Journal> {
     let options = Options { tail_cache_bytes: tail_cache, ..Options::default() };
+    Embedded::open_dir(path, options).unwrap()
+}
+
+/// A journal that keeps nothing behind its newest segments, so that it writes recycled ones.
+pub(crate) fn open_recycling(path: &Path) -> Arc<dyn Journal> {
+    let retention = Retention { blocks: Some(1), ..Retention::default() };
+    let options = Options { prepare_spares: false, retention, ..Options::default() };
     Embedded::open_dir(path, options).unwrap()
 }
 

@@ -42,6 +42,7 @@ fn filtered(filter: &Filter, stored: &Stored) -> Option<WireFrame> {
 impl Router for Naive {
     type AppendStream = Answers<pb::AppendResponse>;
     type SubscribeStream = Answers<pb::SubscribeResponse>;
+    type BlockDigestsStream = Answers<pb::BlockDigestsResponse>;
 
     async fn subscribe(
         &self,
@@ -101,10 +102,24 @@ impl Router for Naive {
         Err(Status::unimplemented("only subscribes"))
     }
 
+    async fn block_digests(
+        &self,
+        _: Request<pb::BlockDigestsRequest>,
+    ) -> Result<Response<Self::BlockDigestsStream>, Status> {
+        Err(Status::unimplemented("only subscribes"))
+    }
+
     async fn head(
         &self,
         _: Request<pb::HeadRequest>,
     ) -> Result<Response<pb::HeadResponse>, Status> {
+        Err(Status::unimplemented("only subscribes"))
+    }
+
+    async fn block(
+        &self,
+        _: Request<pb::BlockRequest>,
+    ) -> Result<Response<pb::BlockResponse>, Status> {
         Err(Status::unimplemented("only subscribes"))
     }
 

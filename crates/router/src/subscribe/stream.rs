@@ -32,6 +32,7 @@ pub(crate) async fn open(
         filter: Arc::clone(&request.filter),
         metadata: request.metadata,
         headers_only: false,
+        every: false,
     };
     let reader = shared
         .journal

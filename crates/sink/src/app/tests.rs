@@ -79,6 +79,8 @@ async fn serves_the_streams_of_its_sinks() {
 async fn mistakes_show_before_anything_runs() {
     let error = service("[streams.s]\nsink = 'kafka'\ningestor = 'hub'", &[]).unwrap_err();
     assert_eq!(error.key(), "sinks.kafka.type");
+    let error = service("[sinks.lonely]\ntype = 'kafka'", &[]).unwrap_err();
+    assert_eq!(error.key(), "sinks.lonely.type", "also without a stream");
     assert!(error.to_string().contains("this program has: memory"), "{error}");
     let bad = "[streams.s]\nsink = 'memory'\ningestor = 'hub'\nmemory = { bad = 1 }";
     assert_eq!(service(bad, &[]).unwrap_err().key(), "streams.s.memory.bad");

@@ -7,18 +7,24 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_client::{
     append::{self, AppendError},
-    coordination::{Commit, CommitRecord, CoordinationError, Journal, LostCause},
+    coordination::{
+        Action, ActionKind, ActionResult, AuditEntry, Commit, CommitRecord, Control,
+        CoordinationError, Journal, LostCause, Paused,
+    },
 };
-use sluice_frame::Frame;
+use sluice_frame::{Digester, Frame, Record, StateDigest};
 use sluice_model::{
-    Digest, Durability, Epoch, Generation, Head, IngestorName, JournalId, Kind, Pointer,
+    Digest, Durability, Epoch, Generation, Head, IngestorName, JournalId, Kind, Pointer, Position,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    seam::{AckSource, Coordinator, FrameSink, Journals, Opened, Owned, Ownership},
-    source::{Feed, Item, Source, SourceError},
+    seam::{
+        AckSource, Controls, Coordinator, FrameSink, Journals, Opened, Owned, Ownership,
+        StoredBlock,
+    },
+    source::{Ack, Again, Feed, Item, Source, SourceError},
 };
 
 pub(super) const ID: JournalId = JournalId::from_array([7; 16]);
@@ -27,10 +33,19 @@ pub(super) const ID: JournalId = JournalId::from_array([7; 16]);
 #[derive(Clone, Default)]
 pub(super) struct FakeCoordinator(Arc<Mutex<CoordinatorState>>);
 
-#[derive(Default)]
 pub(super) struct CoordinatorState {
+    pub(super) control: watch::Sender<Control>,
+    pub(super) trail: Vec<AuditEntry>,
+    /// Every commit that took effect, in order.
+    pub(super) committed: Vec<(Generation, Pointer)>,
+    /// Finishing an action fails so many times, as if nobody answered.
+    pub(super) unheard: u32,
+    /// Something that tasks hold, and by how many it was held at each release of the lock.
+    pub(super) probe: Option<Arc<()>>,
+    pub(super) held_at_release: Vec<usize>,
     pub(super) epoch: u64,
     pub(super) held: Option<CancellationToken>,
+    owner: Option<Arc<dyn Ownership>>,
     pub(super) commit: Option<CommitRecord>,
     pub(super) commits: u64,
     pub(super) created: bool,
@@ -39,9 +54,71 @@ pub(super) struct CoordinatorState {
     pub(super) raised: u64,
 }
 
+impl Default for CoordinatorState {
+    fn default() -> Self {
+        let ingestor = "chain".parse().unwrap();
+        let control = Control { ingestor, paused: None, action: None, last: None, version: 1 };
+        Self {
+            control: watch::Sender::new(control),
+            trail: Vec::new(),
+            committed: Vec::new(),
+            unheard: 0,
+            probe: None,
+            held_at_release: Vec::new(),
+            epoch: 0,
+            held: None,
+            owner: None,
+            commit: None,
+            commits: 0,
+            created: false,
+            busy: false,
+            released: 0,
+            raised: 0,
+        }
+    }
+}
+
 impl FakeCoordinator {
     pub(super) fn state(&self) -> parking_lot::MutexGuard<'_, CoordinatorState> {
         self.0.lock()
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        let pause = || Paused { by: "ann".into(), reason: "upgrade".into(), at: 0 };
+        self.0.lock().control.send_modify(|control| {
+            control.paused = paused.then(pause);
+            control.version += 1;
+        });
+    }
+
+    /// Asks for an action; gives its id.
+    pub(super) fn ask(&self, kind: ActionKind) -> u64 {
+        let state = self.0.lock();
+        let id = state.control.borrow().last.as_ref().map_or(1, |last| last.id + 1);
+        state.control.send_modify(|control| {
+            let (actor, reason) = ("ann".to_owned(), "because".to_owned());
+            control.action = Some(Action { id, actor, reason, requested: 0, kind });
+            control.version += 1;
+        });
+        id
+    }
+
+    /// Waits until an action has ended.
+    pub(super) async fn ended(&self, id: u64) -> ActionResult {
+        let mut control = self.0.lock().control.subscribe();
+        let wait = control.wait_for(|c| c.last.as_ref().is_some_and(|last| last.id == id));
+        let ended = tokio::time::timeout(super::SOON, wait).await.expect("the action ends");
+        ended.unwrap().last.clone().unwrap()
+    }
+
+    /// The kinds of the trail so far.
+    pub(super) fn kinds(&self) -> Vec<String> {
+        self.0.lock().trail.iter().map(|entry| entry.kind.to_string()).collect()
+    }
+
+    /// The lock as its last owner has it.
+    pub(super) fn owner(&self) -> Arc<dyn Ownership> {
+        self.0.lock().owner.clone().expect("somebody owned it")
     }
 
     /// Takes the lock away.
@@ -62,7 +139,10 @@ impl Coordinator for FakeCoordinator {
                     let lost = CancellationToken::new();
                     state.held = Some(lost.clone());
                     let epoch = Mutex::new(Epoch::from_u64(state.epoch));
-                    return Ok(Arc::new(FakeLock { state: self.0.clone(), epoch, lost }));
+                    let lock: Arc<dyn Ownership> =
+                        Arc::new(FakeLock { state: self.0.clone(), epoch, lost });
+                    state.owner = Some(lock.clone());
+                    return Ok(lock);
                 }
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -76,6 +156,29 @@ impl Coordinator for FakeCoordinator {
 
     async fn latest(&self, _: &IngestorName) -> Result<Option<CommitRecord>, CoordinationError> {
         Ok(self.0.lock().commit.clone())
+    }
+
+    fn control(&self, _: &IngestorName) -> Box<dyn Controls> {
+        let mut states = self.0.lock().control.subscribe();
+        states.mark_changed();
+        Box::new(FakeControls(states))
+    }
+
+    async fn audit(&self, entry: AuditEntry) -> Result<(), CoordinationError> {
+        self.0.lock().trail.push(entry);
+        Ok(())
+    }
+}
+
+struct FakeControls(watch::Receiver<Control>);
+
+#[async_trait]
+impl Controls for FakeControls {
+    async fn next(&mut self) -> Result<Control, CoordinationError> {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Ok(self.0.borrow_and_update().clone())
     }
 }
 
@@ -113,12 +216,16 @@ impl Ownership for FakeLock {
         }
         let mut state = self.state.lock();
         let stored = state.commit.as_ref().map(|c| c.pointer.clone()).unwrap_or_default();
-        if stored != commit.previous {
+        let place = |c: &CommitRecord| Position::end_of(c.generation, c.pointer.clone());
+        let new = Position::end_of(commit.generation, commit.pointer.clone());
+        let later = state.commit.as_ref().is_none_or(|stored| place(stored) < new);
+        if stored != commit.previous || !later {
             let stored = state.commit.clone().map(Box::new);
             let ingestor = commit.ingestor.clone();
             return Err(CoordinationError::PositionConflict { ingestor, stored });
         }
         state.commits += 1;
+        state.committed.push((commit.generation, commit.pointer.clone()));
         let record = CommitRecord {
             journal: commit.journal,
             epoch: *self.epoch.lock(),
@@ -140,10 +247,51 @@ impl Ownership for FakeLock {
         Ok(Epoch::from_u64(state.epoch))
     }
 
+    async fn finish_action(
+        &self,
+        _: &IngestorName,
+        id: u64,
+        done: bool,
+        message: &str,
+    ) -> Result<Control, CoordinationError> {
+        if !self.is_valid() {
+            return Err(CoordinationError::LostOwnership { lock: "i".into(), current: None });
+        }
+        let mut state = self.state.lock();
+        if state.unheard > 0 {
+            state.unheard -= 1;
+            return Err(CoordinationError::Unavailable {
+                call: "FinishAction",
+                after: Duration::ZERO,
+                tries: 1,
+                last: "nobody answers".into(),
+            });
+        }
+        let epoch = *self.epoch.lock();
+        state.control.send_modify(|control| {
+            let action = control.action.take_if(|action| action.id == id).expect("this action");
+            control.last = Some(ActionResult {
+                id,
+                done,
+                message: message.to_owned(),
+                kind: action.kind.name().to_owned(),
+                actor: action.actor,
+                epoch,
+                finished: 0,
+                cancelled: false,
+            });
+            control.version += 1;
+        });
+        let control = state.control.borrow().clone();
+        Ok(control)
+    }
+
     async fn release(&self) -> Result<(), CoordinationError> {
         self.lost.cancel();
         let mut state = self.state.lock();
         state.released += 1;
+        let held = state.probe.as_ref().map(Arc::strong_count);
+        state.held_at_release.extend(held);
         if state.held.as_ref().is_some_and(CancellationToken::is_cancelled) {
             state.held = None;
         }
@@ -171,6 +319,8 @@ pub(super) struct JournalState {
     pub(super) cut_at: Option<usize>,
     /// Refuse to open.
     pub(super) down: bool,
+    /// Tries to open.
+    pub(super) opens: u64,
     /// Frames that were sent, in order of arrival.
     pub(super) frames: u64,
 }
@@ -182,6 +332,11 @@ impl FakeJournal {
 
     pub(super) fn heights(&self) -> Vec<u64> {
         self.0.lock().blocks.iter().map(|(head, _)| head.height).collect()
+    }
+
+    /// Generation and height of every record.
+    pub(super) fn places(&self) -> Vec<(u32, u64)> {
+        self.0.lock().blocks.iter().map(|(head, _)| (head.generation.0, head.height)).collect()
     }
 
     /// The changes of every block.
@@ -210,6 +365,7 @@ impl Journals for FakeJournal {
 
     async fn open(&self, open: append::Open) -> Result<Opened, AppendError> {
         let mut state = self.0.lock();
+        state.opens += 1;
         if state.down {
             return Err(AppendError::Unknown(Box::new(tonic::Status::unavailable("no route"))));
         }
@@ -236,6 +392,49 @@ impl Journals for FakeJournal {
     async fn fence(&self, _: &IngestorName) -> Result<Epoch, AppendError> {
         Ok(self.0.lock().fence)
     }
+
+    async fn block(
+        &self,
+        _: &IngestorName,
+        pointer: &Pointer,
+        newest: Option<Generation>,
+    ) -> Result<Option<StoredBlock>, AppendError> {
+        let state = self.0.lock();
+        let Some((head, _)) = state.blocks.last() else { return Ok(None) };
+        let mut generation = newest.unwrap_or(head.generation).min(head.generation);
+        loop {
+            let at = |(head, _): &&(Head, Vec<Frame>)| head.generation == generation;
+            let base = state.blocks.iter().filter(at).find(|(_, frames)| is_generation(frames));
+            if base.is_none_or(|(base, _)| *pointer > base.pointer) {
+                let found = state.blocks.iter().filter(at).find(|(h, _)| h.pointer == *pointer);
+                return Ok(found.map(|(head, frames)| stored(head, frames)));
+            }
+            generation = Generation(generation.0 - 1);
+        }
+    }
+}
+
+fn stored(head: &Head, frames: &[Frame]) -> StoredBlock {
+    let header = &frames[0].header;
+    StoredBlock {
+        kind: header.kind,
+        head: head.clone(),
+        parent: header.parent.clone(),
+        states: states(frames),
+    }
+}
+
+fn states(frames: &[Frame]) -> Vec<StateDigest> {
+    let header = &frames[0].header;
+    let mut digester =
+        Digester::new(Digest::ZERO, header.generation, header.pointer.clone(), header.height);
+    frames.iter().for_each(|frame| digester.add(frame).unwrap());
+    digester.finish().states
+}
+
+/// True for the begin of a history.
+fn is_generation(frames: &[Frame]) -> bool {
+    frames.iter().all(|frame| frame.header.kind == Kind::Generation)
 }
 
 struct FakeFrames {
@@ -259,26 +458,47 @@ impl JournalState {
         let header = frames.last().unwrap().header.clone();
         let head = self.blocks.last().map(|(head, _)| head.clone());
         let tail = head.as_ref().map(|head| head.pointer.clone()).unwrap_or_default();
+        let now = head.as_ref().map(|head| head.generation).unwrap_or_default();
         let mut ack = append::Ack {
-            generation: Generation(0),
+            generation: header.generation,
             pointer: header.pointer.clone(),
             digest: Digest::ZERO,
             durability: Durability::Fsynced,
             duplicate: false,
             unverifiable: false,
         };
-        if header.pointer <= tail {
-            let stored = self.blocks.iter().find(|(head, _)| head.pointer == header.pointer);
+        if let Some(Record::GenerationStart { generation, base_generation, base_digest, .. }) =
+            &header.record
+        {
+            assert_eq!((generation.0, &header.parent), (now.0 + 1, &tail), "on top of the head");
+            let base = self.blocks.iter().find(|(head, _)| {
+                (head.generation, &head.pointer) == (*base_generation, &header.pointer)
+            });
+            let expected = base.map(|(head, _)| head.digest).unwrap_or_default();
+            assert_eq!(*base_digest, expected, "the base is a block of the journal");
+            ack.digest = expected;
+            self.push(&header, ack.digest, frames);
+            return Ok(ack);
+        }
+        assert!(header.generation <= now, "no history without its record");
+        if (header.generation, &header.pointer) <= (now, &tail) {
+            let place = (header.generation, &header.pointer);
+            let stored =
+                self.blocks.iter().find(|(head, _)| (head.generation, &head.pointer) == place);
             return match stored {
                 Some((head, stored)) if content(stored) == content(&frames) => {
                     (ack.duplicate, ack.digest) = (true, head.digest);
                     Ok(ack)
                 }
-                _ => Err(AppendError::Divergent {
+                Some(_) => Err(AppendError::Divergent {
                     at: None,
                     store: Some("bank".into()),
                     message: format!("block {} differs in store bank", header.pointer),
                 }),
+                None => {
+                    let message = format!("block {} is not here", header.pointer);
+                    Err(AppendError::WrongParent { head, message })
+                }
             };
         }
         if header.parent != tail {
@@ -290,16 +510,20 @@ impl JournalState {
         hasher.update(header.pointer.as_bytes());
         hasher.update(&content(&frames));
         ack.digest = hasher.finalize().into();
+        self.push(&header, ack.digest, frames);
+        Ok(ack)
+    }
+
+    fn push(&mut self, header: &sluice_frame::Header, digest: Digest, frames: Vec<Frame>) {
         let head = Head {
-            generation: Generation(0),
+            generation: header.generation,
             pointer: header.pointer.clone(),
             height: header.height,
-            digest: ack.digest,
+            digest,
             time: header.time,
             appended: 1,
         };
         self.blocks.push((head, frames));
-        Ok(ack)
     }
 }
 
@@ -359,9 +583,14 @@ pub(super) enum Run {
     Hang(Vec<Item>),
 }
 
-/// A source that follows a script; the last run is repeated.
+/// Generation and height of the heads that a source was begun behind.
+pub(super) type Begun = Arc<Mutex<Vec<Option<(u32, u64)>>>>;
+
+/// A source that follows a script; then it hangs.
 pub(super) struct Scripted {
     pub(super) runs: Arc<Mutex<VecDeque<Run>>>,
+    /// The heads it was begun at.
+    pub(super) begun: Begun,
     /// Feeds that are alive.
     pub(super) alive: Arc<()>,
     pub(super) complete: bool,
@@ -373,7 +602,8 @@ impl Source for Scripted {
         self.complete
     }
 
-    async fn blocks(&mut self, _: Option<&Head>) -> Result<Feed, SourceError> {
+    async fn blocks(&mut self, after: Option<&Head>) -> Result<Feed, SourceError> {
+        self.begun.lock().push(after.map(|head| (head.generation.0, head.height)));
         let run = self.runs.lock().pop_front().unwrap_or_else(|| Run::Hang(Vec::new()));
         let alive = self.alive.clone();
         Ok(Feed::spawn(move |feed| async move {
@@ -404,4 +634,55 @@ pub(super) fn is_gap(frames: &[Frame]) -> bool {
 /// The pointer of a height.
 pub(super) fn at(height: u64) -> Pointer {
     Pointer::from_height(height)
+}
+
+/// What a node has, by height, kept for ever: a rollback replaces blocks.
+pub(super) type Chain = Arc<Mutex<std::collections::BTreeMap<u64, Vec<u8>>>>;
+
+/// A source that gives a chain as it is when asked, joint first, and can go back.
+pub(super) struct Node {
+    pub(super) chain: Chain,
+    /// Blocks below are taken away.
+    pub(super) lowest: u64,
+    pub(super) made_anew: bool,
+}
+
+impl Node {
+    fn feed(&self, from: u64, head: u64) -> Feed {
+        let chain = self.chain.lock().clone();
+        Feed::spawn(move |feed| async move {
+            for (height, content) in chain.range(from..) {
+                let again = *height <= head;
+                for item in super::block_of(*height, content, again.then_some(Pointer::ORIGIN)) {
+                    feed.send(item).await?;
+                }
+            }
+            std::future::pending().await
+        })
+    }
+}
+
+#[async_trait]
+impl Source for Node {
+    async fn blocks(&mut self, after: Option<&Head>) -> Result<Feed, SourceError> {
+        let head = after.map_or(0, |head| head.height);
+        Ok(self.feed(head.max(self.lowest), head))
+    }
+
+    async fn again(
+        &mut self,
+        head: &Head,
+        from: &Pointer,
+        at: &Pointer,
+    ) -> Result<Option<Again>, SourceError> {
+        let (from, at) = (from.height().unwrap(), at.height().unwrap());
+        let first = (from + 1).max(self.lowest).min(at);
+        let feed = self.feed(first, head.height);
+        let first = Pointer::from_height(first);
+        Ok(Some(Again { feed, first, made_anew: self.made_anew }))
+    }
+
+    async fn durable(&mut self, _: &Ack) -> Result<(), SourceError> {
+        Ok(())
+    }
 }

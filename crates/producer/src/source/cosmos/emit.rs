@@ -32,6 +32,8 @@ pub struct Block {
     pub previous: Option<TxList>,
     /// Where that file may be if it was not; read only if the block itself does not tell its own.
     pub before: Vec<PathBuf>,
+    /// The journal has the block already, and is to compare it.
+    pub again: bool,
 }
 
 /// What reading a block's metadata told.
@@ -54,7 +56,7 @@ pub fn emit(block: &Block, feed: &FeedWriter) -> Result<Option<MetaRead>, Source
     feed.send_blocking(Item::Begin(Begin {
         height: block.height,
         pointer: Pointer::from_height(block.height),
-        parent: None,
+        parent: block.again.then_some(Pointer::ORIGIN),
         time: survey.as_ref().and_then(|survey| survey.time),
     }))?;
     block.changes(feed)?;

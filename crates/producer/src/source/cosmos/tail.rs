@@ -12,6 +12,7 @@ use sluice_model::Pointer;
 
 use super::{
     Options,
+    anew::{Identity, Taken},
     consume::Consumer,
     emit::{self, Block, MetaRead},
     format::{Completeness, completeness},
@@ -38,6 +39,24 @@ pub(super) struct Tail {
     without_meta: u64,
     /// The newest height that was told.
     newest: u64,
+    /// The highest block that the journal has or that was given.
+    tip: Option<u64>,
+    taken: Taken,
+}
+
+/// What there is to do.
+enum Awaited {
+    Decided(Decision),
+    /// The file of this block was made anew.
+    Anew(u64),
+}
+
+/// What a look found.
+struct Seen {
+    look: Look,
+    file: Option<Identity>,
+    /// The file of the block before was made anew.
+    before_anew: bool,
 }
 
 impl Tail {
@@ -56,28 +75,79 @@ impl Tail {
             doubted: (0, None),
             without_meta: 0,
             newest: 0,
+            tip: None,
+            taken: Taken::default(),
         }
     }
 
-    pub(super) async fn run(mut self, after: Option<u64>) -> Result<(), SourceError> {
+    /// Gives the blocks after the journal's head; with `again`, those from that height on first.
+    pub(super) async fn run(
+        mut self,
+        after: Option<u64>,
+        again: Option<u64>,
+    ) -> Result<(), SourceError> {
         let Some(mut height) = self.first(after).await? else {
             return self.feed.send(Item::Finished).await;
         };
+        self.tip = after;
+        if let Some(again) = again {
+            height = again;
+        } else if let Some(head) = after
+            && matches!(self.look(head).await?.look.data, Found::There(Completeness::Complete(_)))
+        {
+            // The joint: the node may have gone back while nobody looked.
+            height = head;
+        }
         self.context.notes.set("unknown-previous", None);
+        self.context.notes.set("not-compared", None);
         loop {
+            if self.is_again(height) && !self.is_there(height).await? {
+                // The journal has the block; there is nothing to compare it with.
+                height += 1;
+                continue;
+            }
             match self.await_block(height).await? {
-                Decision::Take { data, meta } => {
+                Awaited::Anew(lowest) => {
+                    tracing::warn!(ingestor = %self.context.ingestor, block = lowest,
+                        dir = %self.options.dir.display(), "the file of a captured block was made anew");
+                    (height, self.previous) = (lowest, None);
+                }
+                Awaited::Decided(Decision::Take { data, meta }) => {
                     self.take(height, data, meta).await?;
+                    self.tip = self.tip.max(Some(height));
                     height += 1;
                 }
-                Decision::Gap { next } => {
+                // It is gone again.
+                Awaited::Decided(Decision::Gap { .. } | Decision::End | Decision::Wait)
+                    if self.is_again(height) =>
+                {
+                    height += 1;
+                }
+                Awaited::Decided(Decision::Gap { next }) => {
                     self.gap(height, next).await?;
+                    self.tip = next.checked_sub(1);
                     height = next;
                 }
-                Decision::Broken(which, state) => return Err(self.broken(height, which, state)),
-                Decision::End | Decision::Wait => return self.feed.send(Item::Finished).await,
+                Awaited::Decided(Decision::Broken(which, state)) => {
+                    let error = self.broken(height, which, state);
+                    self.not_compared(height, error)?;
+                    height += 1;
+                }
+                Awaited::Decided(Decision::End | Decision::Wait) => {
+                    return self.feed.send(Item::Finished).await;
+                }
             }
         }
+    }
+
+    /// The journal has it already.
+    fn is_again(&self, height: u64) -> bool {
+        self.tip >= Some(height)
+    }
+
+    async fn is_there(&self, height: u64) -> Result<bool, SourceError> {
+        let path = self.options.dir.join(self.names.data(height));
+        blocking(move || Ok(identity(&path)?.is_some())).await
     }
 
     /// The height to begin with: after the journal's head, or the lowest there is.
@@ -121,7 +191,7 @@ impl Tail {
     }
 
     /// Looks at the directory until something can be decided about a height.
-    async fn await_block(&mut self, height: u64) -> Result<Decision, SourceError> {
+    async fn await_block(&mut self, height: u64) -> Result<Awaited, SourceError> {
         let patience = Patience {
             follow: self.options.follow,
             torn_after: self.options.torn_after.get(),
@@ -129,23 +199,63 @@ impl Tail {
         };
         let mut judge = Judge::default();
         loop {
-            let look = self.look(height).await?;
+            let Seen { look, file, before_anew } = self.look(height).await?;
+            // A node writes heights in order: whoever made the block before anew did so before it
+            // wrote this one.
+            if let Some(before) = height.checked_sub(1).filter(|_| before_anew) {
+                return Ok(Awaited::Anew(self.lowest_anew().await?.unwrap_or(before)));
+            }
             match judge.decide(look, Instant::now(), &patience) {
-                Decision::Wait => self.watch.changed().await,
-                decision => return Ok(decision),
+                Decision::Wait => {
+                    if let Some(lowest) = self.lowest_anew().await?.filter(|low| *low < height) {
+                        return Ok(Awaited::Anew(lowest));
+                    }
+                    self.watch.changed().await;
+                }
+                decision => {
+                    self.taken.took(height, file);
+                    return Ok(Awaited::Decided(decision));
+                }
             }
         }
     }
 
-    async fn look(&mut self, height: u64) -> Result<Look, SourceError> {
-        let dir = self.options.dir.clone();
-        let data = dir.join(self.names.data(height));
-        let meta = self.options.metadata.then(|| dir.join(self.names.meta(height)));
-        let (data, meta) = blocking(move || {
-            let meta = meta.map_or(Ok(Found::Missing), |path| inspect(&path))?;
-            Ok((inspect(&data)?, meta))
+    /// The lowest captured block whose file was made anew.
+    async fn lowest_anew(&mut self) -> Result<Option<u64>, SourceError> {
+        let (dir, names, mut taken) =
+            (self.options.dir.clone(), self.names.clone(), self.taken.clone());
+        let (lowest, taken) = blocking(move || {
+            let path = |height| dir.join(names.data(height));
+            let lowest = taken.lowest(|height| Identity::of(&path(height)));
+            let lowest = lowest.map_err(|source| SourceError::Io {
+                action: "looking at the files in",
+                path: dir.clone(),
+                source,
+            })?;
+            Ok((lowest, taken))
         })
         .await?;
+        self.taken = taken;
+        Ok(lowest)
+    }
+
+    async fn look(&mut self, height: u64) -> Result<Seen, SourceError> {
+        let dir = self.options.dir.clone();
+        let path = |height| dir.join(self.names.data(height));
+        let (data, before) = (path(height), height.checked_sub(1).map(path));
+        // Metadata is the node's own and not compared.
+        let with_meta = self.options.metadata && !self.is_again(height);
+        let meta = with_meta.then(|| dir.join(self.names.meta(height)));
+        let (data, meta, file, before) = blocking(move || {
+            let meta = meta.map_or(Ok(Found::Missing), |path| inspect(&path))?;
+            let before = before.map_or(Ok(None), |path| identity(&path))?;
+            // Its identity first: a file that is replaced while it is read shows later.
+            let file = identity(&data)?;
+            Ok((inspect(&data)?, meta, file, before))
+        })
+        .await?;
+        let before_anew =
+            height.checked_sub(1).is_some_and(|height| self.taken.look(height, before));
         // Only a block that is not there in full needs to know of later ones.
         let later = match data {
             Found::There(Completeness::Complete(_)) => None,
@@ -156,8 +266,9 @@ impl Tail {
                 listing.next_after(height)
             }
         };
-        let others_have_meta = self.options.metadata && self.metas;
-        Ok(Look { data, meta, later, others_have_meta })
+        let others_have_meta = with_meta && self.metas;
+        let look = Look { data, meta, later, others_have_meta };
+        Ok(Seen { look, file, before_anew })
     }
 
     async fn tell_newest(&mut self, listing: &Listing) -> Result<(), SourceError> {
@@ -192,12 +303,19 @@ impl Tail {
             meta: meta.map(|body| (dir.join(self.names.meta(height)), body)),
             previous: self.previous.clone(),
             before: self.before(height),
+            again: self.is_again(height),
         };
-        let feed = self.feed.clone();
-        let read = blocking(move || emit::emit(&block, &feed)).await?;
+        let (feed, block_again) = (self.feed.clone(), block.again);
+        let read = match blocking(move || emit::emit(&block, &feed)).await {
+            Err(error @ SourceError::Block { .. }) if block_again => {
+                self.not_compared(height, error)?;
+                return self.feed.send(Item::Abort).await;
+            }
+            read => read?,
+        };
         match read {
             Some(read) => self.metadata_read(height, read),
-            None if self.options.metadata && self.metas => self.without_meta += 1,
+            None if self.options.metadata && self.metas && !block_again => self.without_meta += 1,
             None => {}
         }
         self.remark();
@@ -268,6 +386,17 @@ impl Tail {
         }
     }
 
+    /// A file that cannot be read stops the ingestor, unless the journal has its block: then it
+    /// only cannot be compared.
+    fn not_compared(&self, height: u64, error: SourceError) -> Result<(), SourceError> {
+        if !self.is_again(height) {
+            return Err(error);
+        }
+        let remark = format!("{error}; the journal has the block, it was not compared");
+        self.context.notes.set("not-compared", Some(remark));
+        Ok(())
+    }
+
     fn broken(&self, height: u64, which: Which, state: Completeness) -> SourceError {
         let name = match which {
             Which::Data => self.names.data(height),
@@ -292,6 +421,11 @@ impl Tail {
         };
         SourceError::Block { pointer: Pointer::from_height(height), cause }
     }
+}
+
+fn identity(path: &Path) -> Result<Option<Identity>, SourceError> {
+    let action = "looking at";
+    Identity::of(path).map_err(|source| SourceError::Io { action, path: path.to_owned(), source })
 }
 
 /// Looks at one file: its header first, then its size, so that a file that is being written never

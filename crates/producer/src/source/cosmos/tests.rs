@@ -120,6 +120,8 @@ struct Block {
 #[derive(Debug, Default)]
 struct Given {
     blocks: Vec<Block>,
+    /// Blocks that the journal has and is to compare.
+    again: Vec<Block>,
     gaps: Vec<(u64, u64)>,
     end: Option<Result<(), SourceError>>,
 }
@@ -140,7 +142,7 @@ impl Given {
 /// Reads until the end, or until so many blocks.
 async fn read(feed: &mut Feed, blocks: usize) -> Given {
     let mut given = Given::default();
-    let mut current = Block::default();
+    let (mut current, mut again) = (Block::default(), false);
     while given.blocks.len() < blocks {
         match timeout(SOON, feed.next()).await.expect("the feed gives something") {
             None => panic!("the feed ended without saying why"),
@@ -154,13 +156,17 @@ async fn read(feed: &mut Feed, blocks: usize) -> Given {
             }
             Some(Ok(Item::Begin(begin))) => {
                 assert_eq!(begin.pointer, Pointer::from_height(begin.height));
+                again = begin.parent.is_some();
                 current = Block { height: begin.height, time: begin.time, ..Block::default() };
             }
             Some(Ok(Item::Changes(piece))) => current.region.extend_from_slice(&piece.bytes),
             Some(Ok(Item::Metadata { value, .. })) => {
                 current.metadata.get_or_insert_default().extend_from_slice(&value);
             }
-            Some(Ok(Item::End { .. })) => given.blocks.push(std::mem::take(&mut current)),
+            Some(Ok(Item::End { .. })) => {
+                let blocks = if again { &mut given.again } else { &mut given.blocks };
+                blocks.push(std::mem::take(&mut current));
+            }
             Some(Ok(Item::Gap { from, to, .. })) => {
                 given.gaps.push((from.height().unwrap(), to.height().unwrap()));
             }
@@ -574,5 +580,69 @@ fn consumed_is_one_of_three() {
     assert_eq!(parse("move:/a b"), Ok(Consumed::Move("/a b".into())));
     for wrong in ["move:", "Keep", "remove", ""] {
         assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn the_block_at_the_joint_is_given_again_if_it_is_there() {
+    let dir = TempDir::new().unwrap();
+    plain(dir.path(), 1..=4);
+    let given = import(&dir, "", Some(2)).await;
+    assert_eq!((given.again[0].height, given.again.len()), (2, 1));
+    assert_eq!(given.again[0].region, region(&["k2"]));
+    assert_eq!(given.heights(), [3, 4]);
+    fs::remove_file(dir.path().join("block-2-data")).unwrap();
+    let given = import(&dir, "", Some(2)).await;
+    assert_eq!((given.again.len(), given.heights()), (0, vec![3, 4]));
+    // Half of it is there: it is being written, or was torn, and the journal has it.
+    fs::write(dir.path().join("block-2-data"), [0; 5]).unwrap();
+    assert_eq!(import(&dir, "", Some(2)).await.heights(), [3, 4]);
+    // Whole but not what it should be: the journal has the block, so nothing is in the way.
+    fs::write(dir.path().join("block-2-data"), with_header(&[0xff; 4])).unwrap();
+    let mut own = source(&dir, "follow = false");
+    let mut feed = own.blocks(Some(&head(2))).await.unwrap();
+    let given = read(&mut feed, usize::MAX).await;
+    assert_eq!((given.again.len(), given.heights()), (0, vec![3, 4]));
+    let notes = own.context.notes.list().join("\n");
+    assert!(notes.contains("block 2") && notes.contains("was not compared"), "{notes}");
+}
+
+#[tokio::test]
+async fn files_that_a_node_writes_again_are_given_again_from_the_lowest() {
+    let dir = TempDir::new().unwrap();
+    plain(dir.path(), 1..=5);
+    let mut own = source(&dir, "");
+    let mut feed = own.blocks(None).await.unwrap();
+    assert_eq!(read(&mut feed, 5).await.heights(), [1, 2, 3, 4, 5]);
+    // Rolled back to 3; nothing comes while nothing is written.
+    silent(&mut feed, "at the tip").await;
+    for height in 4..=6u64 {
+        write(dir.path(), height, &Written { keys: &["other"], txs: None });
+    }
+    let given = read(&mut feed, 1).await;
+    assert_eq!(given.heights(), [6]);
+    let again: Vec<_> = given.again.iter().map(|block| block.height).collect();
+    assert!(again.ends_with(&[4, 5]), "{again:?}");
+    assert_eq!(given.again.last().unwrap().region, region(&["other"]));
+    feed.close().await;
+}
+
+#[tokio::test]
+async fn goes_back_as_far_as_the_files_reach() {
+    let dir = TempDir::new().unwrap();
+    plain(dir.path(), [1, 2, 4, 5, 6, 7]);
+    for (more, made_anew) in [("", false), ("consumed = 'delete'", true)] {
+        let mut own = source(&dir, &format!("follow = false\n{more}"));
+        let at = |height| Pointer::from_height(height);
+        let again = own.again(&head(6), &at(1), &at(6)).await.unwrap().unwrap();
+        assert_eq!((again.first, again.made_anew), (at(4), made_anew));
+        let mut feed = again.feed;
+        let given = read(&mut feed, usize::MAX).await;
+        let again: Vec<_> = given.again.iter().map(|block| block.height).collect();
+        assert_eq!((again, given.heights()), (vec![4, 5, 6], vec![7]));
+        let near = own.again(&head(6), &at(4), &at(6)).await.unwrap().unwrap();
+        assert_eq!(near.first, at(5));
+        let gone = own.again(&head(6), &at(1), &at(3)).await;
+        assert!(matches!(gone, Err(SourceError::Block { .. })));
     }
 }
