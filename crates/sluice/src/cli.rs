@@ -4,6 +4,7 @@ mod changes;
 mod demo;
 mod disk;
 mod ingestors;
+mod operate;
 mod services;
 mod streams;
 
@@ -15,7 +16,8 @@ pub(crate) use self::{
     changes::{FilterArgs, FilterCommand, TailArgs},
     demo::{DemoArgs, Layout},
     disk::{ConfigCommand, FilesCommand, JournalCommand, JournalDir},
-    ingestors::{CaptureArgs, GapArg, ImportArgs, IngestorsCommand},
+    ingestors::{CaptureArgs, GapArg, ImportArgs},
+    operate::{ActArgs, IngestorsCommand, To, VerifyArgs},
     services::{ConfigArgs, ReceiveArgs, ReceiverAt, RunArgs, SinkArgs},
     streams::StreamsCommand,
 };
@@ -27,6 +29,7 @@ Examples:
   sluice status                                what runs, and what to do where it does not
   sluice tail cosmoshub-4 --store bank -o jsonl
   sluice import cosmoshub-4 /srv/gaia/stream   block files of a Cosmos node, once
+  sluice ingestors list                        who captures what, and how far
   sluice streams lag -w                        how far each stream is behind
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable, 6 data problem,
@@ -99,7 +102,7 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Hand in blocks from the standard input, one JSON object per line; resumable
     Capture(CaptureArgs),
-    /// The ingestors of a producer
+    /// Who captures what, how far, and what operators may do about it
     #[command(subcommand)]
     Ingestors(IngestorsCommand),
     /// The event streams of a sink

@@ -83,6 +83,22 @@ impl Server {
         }
     }
 
+    /// The same; where the answer is a refusal, `fix` is the command that shows or fixes it.
+    pub(crate) async fn ask_or<T>(
+        &self,
+        question: impl Future<Output = Result<Response<T>, Status>>,
+        fix: &str,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(PATIENCE, question).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => match Failure::from(&status) {
+                refusal if refusal.exit() == Exit::Refused => Err(refusal.fix(fix)),
+                _ => Err(self.explain(&status)),
+            },
+            Err(_) => Err(self.silent(&format!("no answer within {PATIENCE:?}"))),
+        }
+    }
+
     /// What a status of this server means.
     pub(crate) fn explain(&self, status: &Status) -> Failure {
         if status.code() == Code::Unimplemented {

@@ -29,7 +29,7 @@ pub(crate) enum Exit {
 }
 
 /// Why a command failed: the code, what is wrong, and the command that shows or fixes it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     exit: Exit,
     message: String,
@@ -78,6 +78,11 @@ impl Failure {
         self.exit
     }
 
+    /// What is wrong, without the command that shows or fixes it.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// True if there is nothing to say.
     pub(crate) fn is_quiet(&self) -> bool {
         self.message.is_empty()
@@ -105,6 +110,7 @@ fn of_status(status: &Status) -> Exit {
             | reason::DIVERGENT
             | reason::NOT_OWNER
             | reason::CONFLICT
+            | reason::HELD
             | reason::LOST_OWNERSHIP,
         ) => Exit::Refused,
         Some(reason::OUT_OF_RANGE | reason::DIVERGED | reason::CORRUPT) => Exit::Data,
@@ -212,6 +218,7 @@ mod tests {
             (Code::DataLoss, reason::CORRUPT, Exit::Data),
             (Code::NotFound, reason::NOT_HERE, Exit::NotFound),
             (Code::Unavailable, reason::STOPPING, Exit::Unreachable),
+            (Code::Unavailable, reason::HELD, Exit::Refused),
             (Code::Unavailable, reason::POISONED, Exit::Failed),
             (Code::ResourceExhausted, reason::DISK_FULL, Exit::Failed),
             (Code::InvalidArgument, reason::INVALID, Exit::Usage),

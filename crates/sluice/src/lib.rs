@@ -15,6 +15,7 @@ mod node;
 mod output;
 mod progress;
 mod receiver;
+mod verify;
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
@@ -89,7 +90,7 @@ async fn client(cli: &Cli) -> Outcome {
         Command::Status => cmd::status::run(&access()?, out).await,
         Command::Tail(args) => cmd::tail::run(&at(Peer::Router)?, out, args, global.verbose).await,
         Command::Capture(args) => cmd::capture::run(&at(Peer::Producer)?, out, args).await,
-        Command::Ingestors(own) => cmd::ingestors::run(&at(Peer::Producer)?, out, own).await,
+        Command::Ingestors(own) => cmd::ingestors::run(&access()?, out, own).await,
         Command::Streams(own) => cmd::streams::run(&at(Peer::Sink)?, out, own).await,
         Command::Filter(own) => cmd::filter::run(&at(Peer::Router)?, out, own).await,
         Command::Files(command) => cmd::files::run(out, command),

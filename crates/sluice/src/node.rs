@@ -14,7 +14,7 @@ use sluice_config::{Config, Durability};
 use sluice_coordinator::{Coordinator, CoordinatorOptions};
 use sluice_journal::{Embedded, Options, Policy, Retention};
 use sluice_model::{IngestorName, Position};
-use sluice_producer::{ProducerOptions, ProducerService};
+use sluice_producer::{ProducerOptions, ProducerService, feeds::Dial};
 use sluice_router::{Holds, RouterOptions, RouterService};
 use sluice_service::{BoxError, Listen, Service, TlsFiles, Transport, transport};
 use sluice_sink::{SinkConfig, SinkOptions, SinkService};
@@ -163,7 +163,15 @@ impl Holds for CoordinatorHolds {
 
 /// The producer of the configured ingestors.
 pub(crate) fn producer(config: &Config, peers: &Peers) -> Result<ProducerService, Failure> {
-    let options = ProducerOptions::new(config, node_name(), advertised(config));
+    let mut options = ProducerOptions::new(config, node_name(), advertised(config));
+    if let Some(tls) = certificates(config) {
+        options.dial = Dial::new(move |url| {
+            let secure = url.starts_with("https://");
+            let link =
+                if secure { transport::remote_tls(url, &tls) } else { transport::remote(url) };
+            link.map_err(|error| error.to_string())
+        });
+    }
     ProducerService::new(
         options,
         peers.coordinator.clone(),
@@ -223,7 +231,7 @@ fn sink_config(config: &Config, name: &str) -> SinkConfig {
 }
 
 /// The machine or pod, for people.
-fn node_name() -> String {
+pub(crate) fn node_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         "" => "unknown".to_owned(),

@@ -2,44 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/node.rs"]
+mod node;
+
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
-
-/// A port of the loopback on which nobody listens.
-fn closed_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn sluice(args: &[&str]) -> Output {
-    Command::new(SLUICE).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn fed(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(SLUICE)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use node::{BLOCKS, Node, SLUICE, closed_port, fed, json, sluice, stderr, stdout};
 
 #[test]
 fn version_help_and_completion() {
@@ -130,87 +103,6 @@ fn a_reader_that_leaves_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
 }
-
-/// `sluice run`, killed if a test leaves it behind.
-struct Node {
-    child: Child,
-    url: String,
-    lines: BufReader<std::process::ChildStderr>,
-}
-
-impl Node {
-    fn start(data: &Path) -> Self {
-        Self::start_with(data, &["listen.api=127.0.0.1:0"])
-    }
-
-    /// With further `--set`s.
-    fn start_with(data: &Path, sets: &[&str]) -> Self {
-        let mut child = Command::new(SLUICE)
-            .arg("run")
-            .args(["--set", "listen.admin=127.0.0.1:0", "--set", "telemetry.log=warn"])
-            .args(["--set", "ingestors.app.source={type=\"capture\"}"])
-            .arg("--set")
-            .arg(format!("data_dir={}", data.display()))
-            .args(sets.iter().flat_map(|set| ["--set", set]))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("is up: api ") {
-            line.clear();
-            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "it ended before it listened");
-        }
-        let url = line.split("api ").nth(1).unwrap().split(',').next().unwrap().to_owned();
-        Self { child, url, lines }
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        sluice(&[args, &["--server", &self.url]].concat())
-    }
-
-    /// Asks again until the answer is as wanted.
-    fn until(&self, args: &[&str], wanted: impl Fn(&str) -> bool) -> String {
-        let began = Instant::now();
-        loop {
-            let text = stdout(&self.run(args));
-            if wanted(&text) {
-                return text;
-            }
-            assert!(began.elapsed() < Duration::from_secs(60), "{args:?}: {text}");
-        }
-    }
-
-    fn signal(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    }
-
-    /// SIGTERM; the exit code and the last line.
-    fn stop(self) -> (Option<i32>, String) {
-        let (code, mut lines) = self.ended();
-        (code, lines.pop().unwrap_or_default())
-    }
-
-    /// SIGTERM; the exit code and every line since it listened.
-    fn ended(mut self) -> (Option<i32>, Vec<String>) {
-        self.signal();
-        let lines = (&mut self.lines).lines().map_while(Result::ok).collect();
-        (self.child.wait().unwrap().code(), lines)
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // Usually gone already.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-const BLOCKS: &str = r#"{"height":1,"time":"2026-01-31T12:00:00Z","changes":[{"store":"bank","op":"set","key":"AQ==","value":"Cg=="}]}
-{"height":2,"changes":[{"store":"bank","op":"delete","key":"01","encoding":"hex"},{"store":"gov","key":"Ag==","value":""}]}
-"#;
 
 #[test]
 fn capture_tail_resume_refuse_and_drain() {
@@ -304,10 +196,6 @@ fn flip_bit(dir: &Path, text: &[u8]) -> bool {
         std::fs::write(&path, bytes).unwrap();
         true
     })
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_str(&stdout(output)).unwrap()
 }
 
 const CONFIG: &str = r#"

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use sluice_model::IngestorName;
 
 use super::ConfigArgs;
@@ -72,17 +72,4 @@ pub(crate) struct CaptureArgs {
     /// Longest line, in bytes
     #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
     pub(crate) max_line: usize,
-}
-
-/// `sluice ingestors …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum IngestorsCommand {
-    /// All of them
-    #[command(visible_alias = "ls")]
-    List,
-    /// One of them, with everything known
-    Get {
-        /// Which
-        ingestor: IngestorName,
-    },
 }

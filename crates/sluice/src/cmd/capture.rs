@@ -29,12 +29,20 @@ const FRUITLESS: u32 = 8;
 
 pub(crate) async fn run(server: &Server, out: &mut Out, args: &CaptureArgs) -> Outcome {
     let capturer = Capturer::new(server.transport(), args.ingestor.clone());
-    // Asked once before anything is read: a producer that was never there is not waited for.
-    if let Err(CaptureError::Unknown(status)) = capturer.head().await {
-        let failure = server.explain(&status);
-        if failure.exit() == Exit::Unreachable {
-            return Err(failure);
+    // Asked once before anything is read: a producer that was never there is not waited for, nor
+    // an operator who holds the ingestor.
+    match capturer.head().await {
+        Err(CaptureError::Unknown(status)) => {
+            let failure = server.explain(&status);
+            if failure.exit() == Exit::Unreachable {
+                return Err(failure);
+            }
         }
+        Err(held @ CaptureError::Held(_)) => {
+            let show = format!("sluice ingestors get {} --server {}", args.ingestor, server.url());
+            return Err(Failure::from(held).fix(show));
+        }
+        _ => {}
     }
     let lines = read_lines(args.max_line);
     let mut feeder = Feeder {
@@ -103,6 +111,8 @@ impl Feeder {
             let before = self.tally.blocks;
             match self.connection().await {
                 Ok(()) => return self.wrong.take().map_or(Ok(()), Err),
+                // Until an operator has done something: the same command resumes then.
+                Err(error @ CaptureError::Held(_)) => return Err(self.failure(error)),
                 Err(error) if error.is_transient() => {
                     fruitless = if self.tally.blocks > before { 0 } else { fruitless + 1 };
                     if fruitless >= FRUITLESS {
@@ -220,6 +230,7 @@ impl From<CaptureError> for Failure {
     fn from(error: CaptureError) -> Self {
         let exit = match &error {
             CaptureError::NotOwner { .. }
+            | CaptureError::Held(_)
             | CaptureError::WrongParent(_)
             | CaptureError::Divergent(_)
             | CaptureError::Superseded(_) => Exit::Refused,

@@ -108,7 +108,7 @@ async fn look(server: &Server, start: &str) -> Vec<Line> {
     inner.extend(journals.iter().flatten().map(|own| journal(server, own)));
     lines.extend(service(server, "router", start, counted(&journals, "journals")));
     inner.extend(captures.iter().flatten().map(|own| ingestor(server, own)));
-    lines.extend(service(server, "producer", start, counted(&captures, "ingestors")));
+    lines.extend(service(server, "producer", start, captured(&captures)));
     inner.extend(deliveries.iter().flatten().map(|own| stream(server, own)));
     lines.extend(service(server, "sinks", start, counted(&deliveries, "streams")));
     // Nothing at all: one line says it.
@@ -136,6 +136,21 @@ fn held(locks: &[pb::LockStatus]) -> String {
 
 fn counted<'a, T>(all: &'a Result<Vec<T>, Failure>, what: &str) -> Result<String, &'a Failure> {
     all.as_ref().map(|all| format!("{} {what}", all.len()))
+}
+
+/// The ingestors, and how many of them do not capture.
+fn captured(all: &Result<Vec<pb::IngestorStatus>, Failure>) -> Result<String, &Failure> {
+    use pb::IngestorState as State;
+    let mut text = counted(all, "ingestors")?;
+    let stuck = [State::Halted, State::Blocked, State::Paused].map(|state| {
+        let number = all.iter().flatten().filter(|own| own.state() == state).count();
+        (number > 0).then(|| format!("{number} {}", ingestors::word(state)))
+    });
+    let stuck: Vec<String> = stuck.into_iter().flatten().collect();
+    if !stuck.is_empty() {
+        text.push_str(&format!(" ({})", stuck.join(", ")));
+    }
+    Ok(text)
 }
 
 /// The line of a service; none if the address is that of another kind.
@@ -200,7 +215,9 @@ fn journal(server: &Server, own: &pb::JournalStatus) -> Line {
 fn ingestor(server: &Server, own: &pb::IngestorStatus) -> Line {
     use pb::IngestorState as State;
     let health = match own.state() {
-        State::Active | State::Finished | State::Opening => Health::Ok,
+        // Captures nothing until somebody does something.
+        State::Halted => Health::Down,
+        State::Active | State::Finished | State::Opening if !own.paused => Health::Ok,
         State::Standby if own.cause.is_empty() => Health::Ok,
         _ => Health::Degraded,
     };
@@ -214,7 +231,11 @@ fn ingestor(server: &Server, own: &pb::IngestorStatus) -> Line {
     if health != Health::Ok {
         text = format!("{text}: {}", own.cause);
     }
-    let run = format!("sluice ingestors get {} --server {}", own.ingestor, server.url());
+    if !own.pending_action.is_empty() {
+        text = format!("{text}; waits to be done: {}", own.pending_action);
+    }
+    let verb = if own.state() == State::Paused { "resume" } else { "get" };
+    let run = format!("sluice ingestors {verb} {} --server {}", own.ingestor, server.url());
     let json = ingestors::to_json(own);
     Line { what: "ingestor", name: own.ingestor.clone(), health, text, run, json }
 }
@@ -262,6 +283,32 @@ mod tests {
         let own =
             pb::IngestorStatus { state: pb::IngestorState::Standby.into(), ..Default::default() };
         assert_eq!(ingestor(&server(), &own).health, Health::Ok, "a standby is as it should be");
+    }
+
+    #[tokio::test]
+    async fn an_ingestor_that_captures_nothing_is_not_ok() {
+        use pb::IngestorState as State;
+        let own = |state: State| pb::IngestorStatus {
+            ingestor: "hub".into(),
+            state: state.into(),
+            cause: "because".into(),
+            ..Default::default()
+        };
+        for (state, health, verb) in [
+            (State::Active, Health::Ok, "get"),
+            (State::Paused, Health::Degraded, "resume"),
+            (State::Blocked, Health::Degraded, "get"),
+            (State::Halted, Health::Down, "get"),
+        ] {
+            let line = ingestor(&server(), &own(state));
+            assert_eq!(line.health, health, "{state:?}");
+            assert!(line.run.starts_with(&format!("sluice ingestors {verb} hub")), "{}", line.run);
+            assert_eq!(line.text.contains("because"), health != Health::Ok, "{}", line.text);
+        }
+        let drains = pb::IngestorStatus { paused: true, ..own(State::Active) };
+        assert_eq!(ingestor(&server(), &drains).health, Health::Degraded);
+        let all = Ok(vec![own(State::Active), own(State::Paused), own(State::Halted)]);
+        assert_eq!(captured(&all).unwrap(), "3 ingestors (1 halted, 1 paused)");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What can be said about a configuration without touching disk or network.
 
 use sluice_config::Config;
-use sluice_sink::StreamConfig;
+use sluice_sink::{SinkConfig, StreamConfig};
 use sluice_sink_file::{FileOptions, RootOptions, config::TYPE_NAME as FILE};
 use sluice_sink_webhook::WebhookFactory;
 
@@ -14,6 +14,10 @@ pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     let (nowhere, _) = sluice_service::transport::late();
     producer(config, &Peers { coordinator: nowhere.clone(), router: nowhere })?;
     let registry = sluice_sink::Registry::default().with(WebhookFactory);
+    for (name, section) in config.sinks.iter().filter(|(_, sink)| sink.kind != FILE) {
+        let sink = SinkConfig::from_section(name, section, &config.data_dir);
+        registry.get(&sink).map_err(|error| wrong(&error))?;
+    }
     for (name, section) in &config.streams {
         let sink = sink_config(config, &section.sink);
         let stream = StreamConfig::from_section(name, section, &sink.type_name)

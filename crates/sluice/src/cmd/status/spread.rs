@@ -6,9 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use sluice_config::Config;
 use sluice_proto::v1 as pb;
 
-use super::{Health, Line, counted, held, ingestor, journal, journals, locks, service, stream};
+use super::{
+    Health, Line, captured, counted, held, ingestor, journal, journals, locks, service, stream,
+};
 use crate::{
-    cmd::{ingestors, streams},
+    cmd::{
+        ingestors::{self, reachable},
+        streams,
+    },
     connect::{Access, Peer, Server},
     exit::Failure,
 };
@@ -28,12 +33,7 @@ pub(super) async fn look(access: &Access, config: &Config) -> Result<Vec<Line>, 
     let held = locks.as_deref().map(held);
     lines.extend(service(&coordinator, "coordinator", &start("coordinator"), held));
     lines.extend(service(&router, "router", &start("router"), counted(&journals, "journals")));
-    lines.extend(service(
-        &producer,
-        "producer",
-        &start("producer"),
-        counted(&captures, "ingestors"),
-    ));
+    lines.extend(service(&producer, "producer", &start("producer"), captured(&captures)));
     let mut inner: Vec<Line> = Vec::new();
     inner.extend(journals.iter().flatten().map(|own| journal(&router, own)));
     inner.extend(captures.iter().flatten().map(|own| ingestor(&producer, own)));
@@ -100,14 +100,6 @@ async fn sinks(
     Ok(told)
 }
 
-/// False for what a process tells that does not know where it is reached.
-fn reachable(address: &str) -> bool {
-    let host = address.split_once("://").map_or("", |(_, host)| host);
-    let socket = host.trim_end_matches('/').parse::<std::net::SocketAddr>();
-    !host.is_empty()
-        && socket.map_or(true, |socket| !socket.ip().is_unspecified() && socket.port() != 0)
-}
-
 /// A configured stream that no process told about.
 fn unheard(name: &str, owner: Option<&pb::Member>, run: String) -> Line {
     let (health, text) = match owner {
@@ -141,19 +133,6 @@ mod tests {
         let owners = owners(&all);
         let found: Vec<_> = owners.iter().map(|(name, own)| (&**name, &*own.address)).collect();
         assert_eq!(found, [("a", "x"), ("b", "y")]);
-    }
-
-    #[test]
-    fn only_addresses_that_mean_something_to_others_are_asked() {
-        for (address, asked) in [
-            ("http://10.0.0.7:7400", true),
-            ("https://sinks.local:7400/", true),
-            ("http://0.0.0.0:7400", false),
-            ("http://127.0.0.1:0", false),
-            ("", false),
-        ] {
-            assert_eq!(reachable(address), asked, "{address}");
-        }
     }
 
     #[test]
