@@ -9,7 +9,7 @@ if ! command -v go >/dev/null; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-(cd tests/cosmos-node && go test ./... && go run . record --out "$work/recording" --blocks 60 --seed 2)
+(cd tests/cosmos-node && go test ./... && go run . record --out "$work/recording" --blocks 240 --seed 2)
 (cd tests/cosmos-node && go run . inspect "$work/recording")
 cargo build --release --locked -p sluice
 "${CARGO_TARGET_DIR:-target}/release/sluice" demo --recording "$work/recording" --dir "$work/demo"

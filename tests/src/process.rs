@@ -21,13 +21,31 @@ pub fn binary() -> PathBuf {
 
 /// Runs a command of the command line to its end.
 pub fn run(args: &[&str]) -> Output {
-    Command::new(binary()).args(args).stdin(Stdio::null()).output().unwrap()
+    run_behind(&[], args)
+}
+
+/// The same behind another program, see [`Process::behind`].
+pub fn run_behind(launcher: &[String], args: &[&str]) -> Output {
+    command(launcher).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The binary, started by a launcher that becomes it.
+fn command(launcher: &[String]) -> Command {
+    match launcher.split_first() {
+        None => Command::new(binary()),
+        Some((program, args)) => {
+            let mut command = Command::new(program);
+            command.args(args).arg(binary());
+            command
+        }
+    }
 }
 
 /// A long-running service with its addresses. Killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    launcher: Vec<String>,
     args: Vec<String>,
     log: PathBuf,
     /// Port of its API.
@@ -48,7 +66,15 @@ impl Process {
             args.extend(["--set".to_owned(), set]);
         }
         let log = dir.join(format!("{name}.log"));
-        Self { name: name.to_owned(), args, log, api, admin, child: None }
+        let (name, launcher) = (name.to_owned(), Vec::new());
+        Self { name, launcher, args, log, api, admin, child: None }
+    }
+
+    /// Lets a program start it that becomes it, such as `nsenter`.
+    #[must_use]
+    pub fn behind(mut self, launcher: &[String]) -> Self {
+        self.launcher = launcher.to_vec();
+        self
     }
 
     /// The URL of its API.
@@ -67,7 +93,7 @@ impl Process {
         assert!(self.child.is_none(), "{} is already running", self.name);
         self.args.extend_from_slice(more);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let child = Command::new(binary())
+        let child = command(&self.launcher)
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -106,21 +132,38 @@ impl Process {
     /// Asks it to stop with SIGTERM and gives its exit status.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
-        let mut child = self.child.take().unwrap();
-        let what = format!("{} stops after SIGTERM:\n{}", self.name, self.log());
-        eventually(&what, || std::future::ready(child.try_wait().unwrap())).await
+        self.ended().await
+    }
+
+    /// Waits until it has ended and gives its exit status.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let what = format!("{} ends:\n{}", self.name, self.log());
+        let child = self.child.as_mut().unwrap();
+        let status = eventually(&what, || std::future::ready(child.try_wait().unwrap())).await;
+        self.child = None;
+        status
+    }
+
+    /// True if it was started and neither killed nor seen to end since.
+    pub const fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name)).id()
     }
 
     /// Sends it a signal by name.
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
         assert!(sent.success(), "kill -{signal} {pid}");
     }
 
     /// Its resident memory and the peak of it, in bytes.
     pub fn memory(&self) -> (u64, u64) {
-        let pid = self.child.as_ref().unwrap().id();
+        let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let of = |key: &str| {
             let line = status.lines().find(|line| line.starts_with(key)).unwrap();

@@ -70,8 +70,11 @@ impl Journal for RouterJournal {
             .ok_or_else(|| FeedError::Unavailable("the router started nowhere".to_owned()))?;
         let position = Position::try_from(after).map_err(unreadable)?;
         let head = convert::head(started.head).map_err(unreadable)?;
+        let Some(head) = head else {
+            return Err(FeedError::NotYet(format!("the journal of {ingestor} is empty")));
+        };
         // The digest is known where the stream starts at the head.
-        let digest = head.filter(|head| head.position() == position).map(|head| head.digest);
+        let digest = (head.position() == position).then_some(head.digest);
         Ok(Checkpoint { position, digest })
     }
 

@@ -108,7 +108,7 @@ pub enum FeedError {
         /// What is wrong.
         detail: String,
     },
-    /// The ingestor has no journal: nothing was ever captured. To be asked again.
+    /// The ingestor has no block: nothing was ever captured. To be asked again.
     #[error("{0}")]
     NotYet(String),
     /// Not reachable, refused for now: to be tried again.

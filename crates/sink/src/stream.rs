@@ -218,9 +218,14 @@ impl Stream {
     /// The place that a start stands for; waits for the ingestor's first block.
     async fn locate(&self, start: &StartPosition) -> Result<Checkpoint, End> {
         let Self { config, status, .. } = self;
+        let mut start = start;
         for attempt in 1.. {
             match self.journal.locate(&config.ingestor, start).await {
                 Err(FeedError::NotYet(cause)) => {
+                    if *start == StartPosition::Latest {
+                        // Whatever comes is newer than the moment of asking.
+                        start = &StartPosition::Earliest;
+                    }
                     tracing::debug!(stream = config.name, cause, "waiting for the first block");
                     let ingestor = &config.ingestor;
                     let cause = format!(

@@ -402,6 +402,18 @@ async fn an_ingestor_without_a_block_is_waited_for_and_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn from_latest_before_the_first_block_is_from_the_first_block() {
+    let (rig, recorder) = (Rig::default(), Recorder::default());
+    rig.no_journal(true);
+    let running = recorder.run_as(&rig, |config| config.start = StartPosition::Latest);
+    eventually("the wait", || rig.located() > 0).await;
+    push(&rig, 1..=2);
+    rig.no_journal(false);
+    eventually("delivery", || recorder.heights() == [1, 2]).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_wait_for_a_first_block_ends_with_a_stop_or_the_lock() {
     let (rig, recorder) = (Rig::default(), Recorder::default());
     rig.no_journal(true);

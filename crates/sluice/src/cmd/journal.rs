@@ -153,15 +153,9 @@ impl Cat {
         // Files without a header are spares; the others go in the order of their incarnations.
         segments.retain(|segment| segment.header.is_ok());
         segments.sort_by_key(|segment| segment.header.as_ref().map(|h| h.incarnation).ok());
-        // The next segment says how much of one counts: behind that lies what a failed sync left.
-        let next = segments.iter().skip(1).filter_map(|next| next.header.as_ref().ok());
-        let counts: Vec<u64> = next.map(|header| header.previous_len).chain([u64::MAX]).collect();
         let mut result = Ok(true);
-        for (segment, counts) in segments.into_iter().zip(counts) {
+        for segment in segments {
             inspect::records(&found.dir, segment.number, |record| {
-                if record.offset >= counts {
-                    return false;
-                }
                 match record.frame {
                     Ok(frame) => result = self.take(out, frame),
                     Err(cause) => note(format!(
