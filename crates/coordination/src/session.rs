@@ -39,11 +39,14 @@ impl Coordination {
 
     /// Renews a session once and returns what is left of it, counted by the store; **zero means
     /// that it ended**. Candidates of the session whose nonces are not in `wanted` are deleted:
-    /// their askers went away without saying so.
+    /// their askers went away without saying so. Both at once, because what is left counts from
+    /// when the caller asked.
     pub async fn keep_alive(&self, session: u64, wanted: &[Bytes]) -> Result<Duration, Error> {
-        let left = self.kv.keep_alive(session).await?;
+        let (left, swept) =
+            tokio::join!(self.kv.keep_alive(session), self.forget_unwanted(session, wanted));
+        let left = left?;
         if !left.is_zero()
-            && let Err(error) = self.forget_unwanted(session, wanted).await
+            && let Err(error) = swept
         {
             // The renewal counts; the next keepalive cleans up.
             tracing::warn!(session, %error, "unwanted candidates stay for now");

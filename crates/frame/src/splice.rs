@@ -95,7 +95,10 @@ impl Splicer {
         }
         let head = Header { routes: table, runs: selection.runs, ..bare(header) };
         let asked = |state: &StateDigest| match &mask {
-            Mask::Some(subset) if !inside => subset.stores.contains(state.store.as_str()),
+            // Few names are compared faster than one is hashed.
+            Mask::Some(subset) if !inside && subset.stores.len() > 4 => {
+                subset.stores.contains(state.store.as_str())
+            }
             _ => head.routes.iter().any(|route| *route.store == *state.store),
         };
         let head = head.encode_with(header.end.as_ref(), asked, metadata);
