@@ -1,6 +1,7 @@
 //! Between what stands on the wire and the values of [`sluice_model`].
 
 use bytes::Bytes;
+use sluice_frame::StateDigest;
 use sluice_model::{
     Digest, Durability, FilterSpec, Generation, Head, JournalId, Op, Pointer, Position, SequenceId,
     StartPosition, topic::KeyPrefix,
@@ -56,6 +57,20 @@ pub fn journal_id(bytes: &Bytes) -> Result<JournalId, ConvertError> {
 /// A digest for the wire.
 pub fn digest_bytes(digest: &Digest) -> Bytes {
     Bytes::copy_from_slice(digest.as_bytes())
+}
+
+/// A digest that may be missing; missing is empty.
+pub fn maybe_digest_bytes(digest: Option<&Digest>) -> Bytes {
+    digest.map(digest_bytes).unwrap_or_default()
+}
+
+/// State digests for the wire, in their order.
+pub fn state_digests(states: &[StateDigest]) -> Vec<v1::StateDigest> {
+    let state = |state: &StateDigest| v1::StateDigest {
+        store_key: state.store.clone(),
+        digest: digest_bytes(&state.digest),
+    };
+    states.iter().map(state).collect()
 }
 
 /// Nanoseconds since 1970 as a timestamp.

@@ -141,18 +141,7 @@ fn block(header: &Header, end: &BlockEnd) -> pb::BlockDigest {
         time: header.time.map(convert::timestamp),
         digest: convert::digest_bytes(&end.digest),
         parent_digest: convert::digest_bytes(&end.parent_digest),
-        states: end
-            .states
-            .iter()
-            .map(|state| pb::StateDigest {
-                store_key: state.store.clone(),
-                digest: convert::digest_bytes(&state.digest),
-            })
-            .collect(),
-        metadata_digest: end
-            .metadata_digest
-            .as_ref()
-            .map(convert::digest_bytes)
-            .unwrap_or_default(),
+        states: convert::state_digests(&end.states),
+        metadata_digest: convert::maybe_digest_bytes(end.metadata_digest.as_ref()),
     }
 }

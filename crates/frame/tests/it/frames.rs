@@ -281,3 +281,50 @@ fn a_lying_table_is_refused() {
         assert!(matches!(frame.verify(), Err(FrameError::Table(_))));
     }
 }
+
+/// A block whose changes go round so many stores, one by one.
+fn interleaved(stores: u32) -> Frame {
+    let mut changes = bytes::BytesMut::new();
+    for i in 0..stores * 9 {
+        let store = format!("s{:02}", i % stores);
+        sluice_frame::put_change(&store, Op::Set, &i.to_be_bytes(), &[7; 300], &mut changes);
+    }
+    let rules = TopicRules::default();
+    let mut builder = BlockBuilder::new(start(2), &rules);
+    builder.push_changes(&changes.freeze()).unwrap();
+    builder.finish("").pop_back().unwrap()
+}
+
+#[test]
+fn a_stores_digest_is_over_its_changes_and_then_the_height() {
+    let frame = interleaved(6);
+    let states = digests(std::slice::from_ref(&frame), Digest::ZERO).states;
+    assert_eq!(states.len(), 6);
+    for state in states {
+        let mut hasher = blake3::Hasher::new_derive_key("sluice.v1 state digest");
+        for change in frame.changes().map(Result::unwrap).filter(|c| c.2.store == state.store) {
+            let mut raw = Vec::new();
+            let change = change.2;
+            sluice_frame::put_change(change.store, change.op, change.key, change.value, &mut raw);
+            hasher.update(&raw);
+        }
+        hasher.update(&frame.header.height.to_le_bytes());
+        assert_eq!(state.digest, hasher.finalize().into(), "{}", state.store);
+    }
+}
+
+#[test]
+fn answers_keep_the_state_digests_of_their_stores_only() {
+    let mut frame = interleaved(12);
+    let digests = digests(std::slice::from_ref(&frame), Digest::ZERO);
+    digests.fill(Digest::ZERO, frame.header.end.as_mut().unwrap());
+    for kept in [1, 4, 5, 9] {
+        let stores: Vec<String> = (0..kept).map(|i| format!("s{i:02}")).collect();
+        let spec = FilterSpec { stores: stores.clone(), ..FilterSpec::default() };
+        let mut splicer = Splicer::new(Arc::new(Filter::compile(&spec).unwrap()), false);
+        let answer = splicer.splice(&frame.header, &frame.changes).unwrap().parse().unwrap();
+        let states = answer.header.end.unwrap().states;
+        let names: Vec<String> = states.into_iter().map(|state| state.store).collect();
+        assert_eq!(names, stores, "{kept} of 12 stores");
+    }
+}

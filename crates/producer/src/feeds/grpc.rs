@@ -166,19 +166,8 @@ fn block(captured: &Captured) -> pb::BlockDigest {
         parent: header.parent.to_bytes(),
         height: header.height,
         time: header.time.map(convert::timestamp),
-        states: end
-            .states
-            .iter()
-            .map(|state| pb::StateDigest {
-                store_key: state.store.clone(),
-                digest: convert::digest_bytes(&state.digest),
-            })
-            .collect(),
-        metadata_digest: end
-            .metadata_digest
-            .as_ref()
-            .map(convert::digest_bytes)
-            .unwrap_or_default(),
+        states: convert::state_digests(&end.states),
+        metadata_digest: convert::maybe_digest_bytes(end.metadata_digest.as_ref()),
         ..pb::BlockDigest::default()
     }
 }

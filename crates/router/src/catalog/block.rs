@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluice_frame::{Header, StateDigest};
+use sluice_frame::Header;
 use sluice_journal::{GapNotice, Item, ReadError, ReadFrom, Select};
 use sluice_model::{Filter, Generation, IngestorName, Pointer, Position};
 use sluice_proto::{convert, v1 as pb};
@@ -100,10 +100,6 @@ fn before(pointer: &Pointer) -> Pointer {
 
 fn of_block(header: &Header) -> Option<pb::StoredBlock> {
     let end = header.end.as_ref()?;
-    let state = |state: &StateDigest| pb::StateDigest {
-        store_key: state.store.clone(),
-        digest: convert::digest_bytes(&state.digest),
-    };
     Some(pb::StoredBlock {
         kind: pb::Kind::Block.into(),
         generation: header.generation.0,
@@ -113,7 +109,7 @@ fn of_block(header: &Header) -> Option<pb::StoredBlock> {
         time: header.time.map(convert::timestamp),
         digest: convert::digest_bytes(&end.digest),
         parent_digest: convert::digest_bytes(&end.parent_digest),
-        states: end.states.iter().map(state).collect(),
+        states: convert::state_digests(&end.states),
         gap: None,
     })
 }
