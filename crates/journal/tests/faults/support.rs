@@ -81,17 +81,6 @@ pub(crate) fn frames(height: u64) -> Vec<Frame> {
 }
 
 pub(crate) async fn append(writer: &mut dyn Writer, height: u64) -> Result<Receipt, AppendError> {
-    match parts(writer, height).await {
-        // An earlier part was refused, and told nobody. The reason comes with the next try.
-        Err(AppendError::Invalid { reason, .. }) => {
-            assert_eq!(reason, "the block has to begin with part 0");
-            parts(writer, height).await
-        }
-        other => other,
-    }
-}
-
-async fn parts(writer: &mut dyn Writer, height: u64) -> Result<Receipt, AppendError> {
     let mut ticket = None;
     for frame in frames(height) {
         ticket = writer.append(frame).await?;
