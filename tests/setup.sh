@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests need from the distribution, where it is missing:
 # a C compiler (ring), protoc (etcd-client's build), etcd (the tests of the coordinator), strace
-# (the test that lets syncs fail), libfaketime (the test that steps the clock).
+# (the test that lets syncs fail), libfaketime (the test that steps the clock), iproute2 (the faults
+# that lose packets).
 set -euo pipefail
 
 missing=()
@@ -10,6 +11,7 @@ command -v protoc >/dev/null || missing+=(protobuf-compiler)
 command -v etcd >/dev/null || [ -x /usr/sbin/etcd ] || missing+=(etcd-server)
 command -v etcdctl >/dev/null || missing+=(etcd-client)
 command -v strace >/dev/null || missing+=(strace)
+command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
 compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || missing+=(libfaketime)
 if ! command -v cargo >/dev/null; then
   echo "setup: no Rust toolchain found; install one with rustup (https://rustup.rs), then run make again" >&2

@@ -17,8 +17,7 @@ const FILES: [&str; 7] = [
 
 /// Fields whose message is kept as the bytes it came in: what passes through is never decoded.
 /// A message and a `bytes` field are encoded alike, so the public contract is unchanged.
-const RAW: [(&str, &str); 3] =
-    [("AppendRequest", "frame"), ("CaptureRequest", "changes"), ("SpoolFetchResponse", "frame")];
+const RAW: [(&str, &str); 2] = [("CaptureRequest", "changes"), ("SpoolFetchResponse", "frame")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=../../proto");
@@ -31,7 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::Protobuf")
         // Written by hand: a frame is sent as a header and slices of stored bytes.
+        .extern_path(".sluice.v1.AppendRequest", "crate::append::AppendRequest")
         .extern_path(".sluice.v1.SubscribeResponse", "crate::subscribe::SubscribeResponse")
         .compile_fds(descriptors)?;
     Ok(())

@@ -1,7 +1,8 @@
 //! Faults against a whole installation, by a seeded schedule, judged by an independent checker.
 //!
 //! Three etcd members, two coordinators, a router and three producers of one ingestor run as real
-//! processes, every link between them through a proxy of ours. A program captures through
+//! processes, every link between them through a proxy of ours, or, for faults of the network itself,
+//! each on a host of its own. A program captures through
 //! whichever producer is the owner, a consumer reads everything. One fault after the other is
 //! injected, healed, and waited out; then the program pauses, and the checker reads the journal's
 //! files and compares them with what was acknowledged and what was delivered.
@@ -10,7 +11,9 @@ pub mod chain;
 mod clock;
 mod fault;
 mod history;
+mod hosts;
 mod inject;
+mod packets;
 mod reader;
 mod recorder;
 mod report;
@@ -19,7 +22,7 @@ mod run;
 mod scenario;
 mod site;
 
-pub use fault::{Fault, faults};
+pub use fault::{Fault, faults, losses};
 pub use run::{Options, run};
 
 /// The ingestor that everything is about.

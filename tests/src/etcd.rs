@@ -1,6 +1,7 @@
 //! A real etcd member of its own, on free ports, in a directory of its own.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -33,8 +34,9 @@ impl Etcd {
             .spawn()
             .unwrap();
         let etcd = Self { child, port: client };
+        let door = (Ipv4Addr::LOCALHOST, client).into();
         eventually("etcd is healthy", || {
-            let healthy = http_get(client, "/health").is_some_and(|answer| answer.contains("true"));
+            let healthy = http_get(door, "/health").is_some_and(|answer| answer.contains("true"));
             std::future::ready(healthy.then_some(()))
         })
         .await;

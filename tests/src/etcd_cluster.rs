@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::{eventually, free_port, process::http_get};
+use crate::{eventually, free_port, network::Host, process::http_get};
 
 const MEMBERS: usize = 3;
 
@@ -26,8 +26,11 @@ pub struct Cluster {
 
 #[derive(Debug)]
 struct Member {
+    address: Ipv4Addr,
     client: u16,
     peer: u16,
+    /// Starts it where its address is.
+    launcher: Vec<String>,
     child: Option<Child>,
 }
 
@@ -41,10 +44,32 @@ pub struct Key {
 }
 
 impl Cluster {
-    /// Starts the members and waits until they have a leader.
+    /// Starts the members on this host and waits until they have a leader.
     pub async fn start(dir: &Path) -> Self {
-        let member = |_| Member { client: free_port(), peer: free_port(), child: None };
-        let members = (0..MEMBERS).map(member).collect();
+        let member = |_| Member {
+            address: Ipv4Addr::LOCALHOST,
+            client: free_port(),
+            peer: free_port(),
+            launcher: Vec::new(),
+            child: None,
+        };
+        Self::start_members(dir, (0..MEMBERS).map(member).collect()).await
+    }
+
+    /// Starts each member on a host of its own. Clients are served at this port, other members at
+    /// the next.
+    pub async fn start_on(dir: &Path, hosts: [&Host; MEMBERS], client: u16) -> Self {
+        let member = |host: &Host| Member {
+            address: host.address(),
+            client,
+            peer: client + 1,
+            launcher: host.launcher(),
+            child: None,
+        };
+        Self::start_members(dir, hosts.map(member).into()).await
+    }
+
+    async fn start_members(dir: &Path, members: Vec<Member>) -> Self {
         let mut this = Self { dir: dir.to_path_buf(), members, restored: 0 };
         for at in 0..MEMBERS {
             this.spawn(at);
@@ -58,6 +83,11 @@ impl Cluster {
         self.members.iter().map(|member| member.client).collect()
     }
 
+    /// The URLs of their client doors.
+    pub fn urls(&self) -> Vec<String> {
+        (0..MEMBERS).map(|at| self.client_url(at)).collect()
+    }
+
     /// Starts a member that does not run.
     pub fn spawn(&mut self, at: usize) {
         let (client, peer) = (self.client_url(at), self.peer_url(at));
@@ -66,7 +96,8 @@ impl Cluster {
             .append(true)
             .open(self.dir.join(format!("etcd-{at}.log")))
             .unwrap();
-        let child = Command::new(program("etcd").expect("etcd is not installed; see `make setup`"))
+        let etcd = program("etcd").expect("etcd is not installed; see `make setup`");
+        let child = behind(&self.members[at].launcher, &etcd)
             .args(["--name", &name(at), "--initial-cluster-state", "new"])
             .arg("--data-dir")
             .arg(self.data(at))
@@ -87,7 +118,7 @@ impl Cluster {
     pub async fn healthy(&self) {
         for member in &self.members {
             eventually("an etcd member is healthy", || {
-                let health = http_get(member.client, "/health");
+                let health = http_get(member.door(), "/health");
                 let healthy = health.is_some_and(|answer| answer.contains("true"));
                 std::future::ready(healthy.then_some(()))
             })
@@ -108,6 +139,27 @@ impl Cluster {
             std::future::ready((0..MEMBERS).find(leads))
         })
         .await
+    }
+
+    /// What a member that is alone with its clients does although no other member has agreed: the
+    /// leases that it renews, the lease and the key that it grants. Nothing if all is well. Takes
+    /// as long as it needs to refuse, up to some seconds each.
+    pub fn does_alone(&self, at: usize) -> Vec<String> {
+        let key = json!({ "key": BASE64_STANDARD.encode("alone"), "value": "" });
+        let mut done = Vec::new();
+        for (what, path, request) in [
+            ("granted a lease", "/v3/lease/grant", json!({ "TTL": 60 })),
+            ("wrote a key", "/v3/kv/put", key),
+        ] {
+            let answer = self.ask(at, path, &request).filter(|answer| answer["error"].is_null());
+            done.extend(answer.map(|answer| format!("member {at} {what} alone: {answer}")));
+        }
+        let leases = self.ask(at, "/v3/lease/leases", &json!({})).unwrap_or_default();
+        let lease = &leases["leases"][0]["ID"];
+        let renewed = self.ask(at, "/v3/lease/keepalive", &json!({ "ID": lease }));
+        let renewed = renewed.filter(|answer| answer["result"]["TTL"].is_string());
+        done.extend(renewed.map(|answer| format!("member {at} renewed a lease alone: {answer}")));
+        done
     }
 
     /// Ends a member with SIGKILL.
@@ -187,11 +239,12 @@ impl Cluster {
     }
 
     fn client_url(&self, at: usize) -> String {
-        format!("http://127.0.0.1:{}", self.members[at].client)
+        format!("http://{}", self.members[at].door())
     }
 
     fn peer_url(&self, at: usize) -> String {
-        format!("http://127.0.0.1:{}", self.members[at].peer)
+        let Member { address, peer, .. } = &self.members[at];
+        format!("http://{address}:{peer}")
     }
 
     fn everybody(&self) -> String {
@@ -209,7 +262,7 @@ impl Cluster {
     }
 
     fn ask(&self, at: usize, path: &str, request: &Value) -> Option<Value> {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.members[at].client)).ok()?;
+        let mut socket = TcpStream::connect(self.members[at].door()).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
         let body = request.to_string();
         let head = format!(
@@ -226,6 +279,12 @@ impl Cluster {
     }
 }
 
+impl Member {
+    fn door(&self) -> SocketAddr {
+        (self.address, self.client).into()
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         for member in &mut self.members {
@@ -239,6 +298,18 @@ impl Drop for Cluster {
 
 fn name(at: usize) -> String {
     format!("member-{at}")
+}
+
+/// A program, started by a launcher that becomes it.
+fn behind(launcher: &[String], program: &Path) -> Command {
+    match launcher.split_first() {
+        None => Command::new(program),
+        Some((first, args)) => {
+            let mut command = Command::new(first);
+            command.args(args).arg(program);
+            command
+        }
+    }
 }
 
 /// A program of the distribution.

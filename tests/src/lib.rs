@@ -15,6 +15,7 @@ pub mod checker;
 pub mod disk;
 pub mod etcd;
 pub mod etcd_cluster;
+pub mod network;
 pub mod process;
 pub mod proxy;
 pub mod receiver;

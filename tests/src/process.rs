@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
@@ -48,6 +48,7 @@ pub struct Process {
     launcher: Vec<String>,
     args: Vec<String>,
     log: PathBuf,
+    address: Ipv4Addr,
     /// Port of its API.
     pub api: u16,
     /// Port of its admin door.
@@ -59,15 +60,24 @@ impl Process {
     /// A service that is not started yet, on free ports. Its log goes into `dir`.
     pub fn new(name: &str, dir: &Path, args: &[&str]) -> Self {
         let (api, admin) = (free_port(), free_port());
-        let mut args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        for set in
-            [format!("listen.api=127.0.0.1:{api}"), format!("listen.admin=127.0.0.1:{admin}")]
-        {
-            args.extend(["--set".to_owned(), set]);
+        Self {
+            name: name.to_owned(),
+            launcher: Vec::new(),
+            args: args.iter().map(ToString::to_string).collect(),
+            log: dir.join(format!("{name}.log")),
+            address: Ipv4Addr::LOCALHOST,
+            api,
+            admin,
+            child: None,
         }
-        let log = dir.join(format!("{name}.log"));
-        let (name, launcher) = (name.to_owned(), Vec::new());
-        Self { name, launcher, args, log, api, admin, child: None }
+    }
+
+    /// Lets it listen at another address than the loopback one, at this port and the next. Its
+    /// launcher must start it where that address is.
+    #[must_use]
+    pub fn at(mut self, address: Ipv4Addr, api: u16) -> Self {
+        (self.address, self.api, self.admin) = (address, api, api + 1);
+        self
     }
 
     /// Lets a program start it that becomes it, such as `nsenter`.
@@ -79,7 +89,12 @@ impl Process {
 
     /// The URL of its API.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.api)
+        format!("http://{}:{}", self.address, self.api)
+    }
+
+    /// A GET at its admin door; `None` if nobody answers.
+    pub fn admin_get(&self, path: &str) -> Option<String> {
+        http_get((self.address, self.admin).into(), path)
     }
 
     /// Starts it, with more arguments than it was made with, and waits until it is ready.
@@ -95,6 +110,8 @@ impl Process {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = command(&self.launcher)
             .args(&self.args)
+            .args(["--set", &format!("listen.api={}:{}", self.address, self.api)])
+            .args(["--set", &format!("listen.admin={}:{}", self.address, self.admin)])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -105,9 +122,8 @@ impl Process {
 
     /// Waits until it takes work; fails at once if it has ended.
     pub async fn ready(&mut self) {
-        let admin = self.admin;
         let began = std::time::Instant::now();
-        while !answers_ok(admin, "/readyz") {
+        while !is_ok(self.admin_get("/readyz")) {
             if let Some(ended) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
                 panic!("{} ended ({ended}):\n{}", self.name, self.log());
             }
@@ -195,14 +211,14 @@ impl Drop for Process {
     }
 }
 
-/// True if the admin door answers a GET with 200.
-pub fn answers_ok(port: u16, path: &str) -> bool {
-    http_get(port, path).is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+/// True if the answer is 200.
+fn is_ok(answer: Option<String>) -> bool {
+    answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// A GET over a fresh connection; `None` if nobody answers.
-pub fn http_get(port: u16, path: &str) -> Option<String> {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
+pub fn http_get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut socket = TcpStream::connect(address).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).ok()?;

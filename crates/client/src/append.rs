@@ -10,7 +10,7 @@ mod error;
 use std::fmt;
 
 use bytes::Bytes;
-use sluice_frame::{Frame, MAX_FRAME};
+use sluice_frame::{Frame, MAX_FRAME, WireFrame};
 use sluice_model::{
     Digest, Durability, Epoch, Generation, Head, IngestorName, JournalId, Pointer, Position,
 };
@@ -91,7 +91,7 @@ pub struct Acks {
 
 /// A frame on its way to the connection; its share of the window is free when it is there.
 struct Waiting {
-    frame: Bytes,
+    frame: WireFrame,
     _share: OwnedSemaphorePermit,
 }
 
@@ -141,9 +141,7 @@ impl Appender {
         });
         let frames = ReceiverStream::new(waiting)
             .map(|waiting: Waiting| pb::append_request::Message::Frame(waiting.frame));
-        let requests = tokio_stream::once(start)
-            .chain(frames)
-            .map(|message| pb::AppendRequest { message: Some(message) });
+        let requests = tokio_stream::once(start).chain(frames).map(pb::AppendRequest::from);
         let stream = client.append(requests).await?.into_inner();
         let window_bytes = window_bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let window = Arc::new(Semaphore::new(window_bytes));
@@ -221,7 +219,7 @@ impl Frames {
             }
             () = queue.closed() => return Err(AppendError::Ended),
         };
-        slot.send(Waiting { frame: wire.into_bytes(), _share: share });
+        slot.send(Waiting { frame: wire, _share: share });
         Ok(())
     }
 

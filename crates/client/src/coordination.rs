@@ -18,7 +18,10 @@
 //! instant [`Lock::is_valid`] is false and stays false, whatever a later answer says.
 //!
 //! **Replicas.** Any coordinator behind the transport serves any call. A call that failed in
-//! transit is repeated with the same nonce, so it keeps its place and takes effect once.
+//! transit is repeated with the same nonce, so it keeps its place and takes effect once. After two
+//! calls in a row that failed or are late, the next goes over a new connection, to the next
+//! address if the transport knows several; what was streamed over the one before is asked for
+//! again. A renewal does not wait for that: its tries overlap, and the first answer counts.
 
 mod call;
 mod clock;
@@ -26,6 +29,7 @@ mod coalesce;
 mod control;
 mod error;
 mod lease;
+mod link;
 mod lock;
 mod metrics;
 mod session;

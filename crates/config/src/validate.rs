@@ -55,7 +55,9 @@ impl Config {
         self.check_journal(&mut checked);
         self.check_coordinator(&mut checked);
         for (name, ingestor) in &self.ingestors {
-            check_ingestor(&format!("ingestors.{name}"), ingestor, &mut checked);
+            let at = format!("ingestors.{name}");
+            check_ingestor(&at, ingestor, &mut checked);
+            self.check_unfit(&at, ingestor, &mut checked);
         }
         for (name, sink) in &self.sinks {
             check_name("sinks", name, &mut checked);
@@ -104,16 +106,25 @@ impl Config {
             ("producer", &connect.producer),
         ] {
             let key = format!("connect.{peer}");
-            let secure = url.starts_with("https://");
-            let fix = format_args!("{url:?} is not an address; write http://host:7400");
-            checked.rule(secure || url.starts_with("http://"), &*key, fix);
-            let trusts = self.security.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-            checked.rule(
-                !secure || trusts,
-                key,
-                "https needs security.tls with client_ca, which says which peers to trust",
-            );
+            let replicas = peer == "coordinator" || !url.contains(',');
+            let one = "only the coordinator may have several addresses; write one";
+            checked.rule(replicas, &*key, one);
+            for url in url.split(',').map(str::trim) {
+                self.check_address(&key, url, checked);
+            }
         }
+    }
+
+    fn check_address(&self, key: &str, url: &str, checked: &mut Checked) {
+        let secure = url.starts_with("https://");
+        let fix = format_args!("{url:?} is not an address; write http://host:7400");
+        checked.rule(secure || url.starts_with("http://"), key, fix);
+        let trusts = self.security.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        checked.rule(
+            !secure || trusts,
+            key,
+            "https needs security.tls with client_ca, which says which peers to trust",
+        );
     }
 
     fn check_journal(&self, checked: &mut Checked) {
@@ -171,6 +182,17 @@ impl Config {
             etcd.user.is_some() == etcd.password.is_some(),
             "coordinator.etcd",
             "user and password go together; write both or none",
+        );
+    }
+
+    /// A router that is started anew is silent for a moment, and so is one whose disk is busy.
+    fn check_unfit(&self, at: &str, ingestor: &Ingestor, checked: &mut Checked) {
+        let ttl = self.coordinator.lease_ttl;
+        let Some(after) = ingestor.unfit_after else { return };
+        checked.rule(
+            after.get().is_zero() || after >= ttl,
+            format!("{at}.unfit_after"),
+            format_args!("{after} is less than coordinator.lease_ttl = {ttl}; 0s is for ever"),
         );
     }
 

@@ -256,6 +256,13 @@ fn names_with_dots_and_capitals_stay_what_they_are() {
 }
 
 #[test]
+fn a_coordinator_may_have_replicas() {
+    let sets = vec!["connect.coordinator=http://a:7400, http://b:7400".to_owned()];
+    let config = load(&Sources { sets, ..Sources::default() }).unwrap();
+    assert_eq!(config.connect.coordinator, "http://a:7400, http://b:7400");
+}
+
+#[test]
 fn the_standard_telemetry_variables_win() {
     for (name, value, otlp) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317", "standard"),
@@ -278,6 +285,9 @@ fn rules_between_keys() {
         ("[listen]\nadmin='127.0.0.1:7400'", "`listen.admin`"),
         ("[connect]\nrouter='router:7400'", "`connect.router`"),
         ("[connect]\nrouter='https://router:7400'", "security.tls"),
+        ("[connect]\nrouter='http://a:7400,http://b:7400'", "only the coordinator"),
+        ("[connect]\ncoordinator='http://a:7400,b:7400'", "\"b:7400\" is not an address"),
+        ("[connect]\ncoordinator='http://a:7400,'", "`connect.coordinator`"),
         ("[journal]\nsegment_bytes='1KiB'", "`journal.segment_bytes`"),
         ("[journal]\nretention={ bytes='1MiB' }", "`journal.retention.bytes`"),
         ("[journal]\ndurability='replicated'", "replicated journal"),
@@ -290,6 +300,10 @@ fn rules_between_keys() {
         ("[coordinator]\netcd={ password='hunter2' }", "file:PATH"),
         ("[sinks.a]\ntype=''", "`sinks.a.type`"),
         ("[ingestors.a]\nsource={type='capture'}\nwindow=0", "`ingestors.a.window`"),
+        (
+            "[ingestors.a]\nsource={type='capture'}\nunfit_after='2s'",
+            "`ingestors.a.unfit_after`: 2s is less than coordinator.lease_ttl = 10s",
+        ),
         (
             "[ingestors.a]\nsource={type='capture'}\ntopics=[{store='x',prefix='hex:',topic=''}]",
             "`ingestors.a.topics[0].topic`",

@@ -107,8 +107,7 @@ impl EtcdKv {
         Ok(Self {
             data: client(common.clone()).await?,
             renew: client(common.clone()).await?,
-            // Without the requirement, a watch on a member cut off from the others hangs silently.
-            watch: client(common.with_require_leader(true)).await?,
+            watch: client(common).await?,
             options,
         })
     }
@@ -150,6 +149,9 @@ fn connect_options(options: &EtcdOptions) -> ConnectOptions {
         .with_connect_timeout(options.connect_timeout)
         .with_keep_alive(Duration::from_secs(3), Duration::from_secs(3))
         .with_keep_alive_while_idle(true)
+        // Without it a member cut off from the others, which we reach, keeps calls for as long as
+        // they have, and a watch for ever; with it, it refuses them, and another one is tried.
+        .with_require_leader(true)
         .with_auto_token_refresh(options.user.is_some());
     if let Some((name, password)) = &options.user {
         connect = connect.with_user(name, password);

@@ -19,6 +19,10 @@ mod control;
 mod etcd;
 #[path = "../../coordination/tests/support/cluster.rs"]
 mod etcd_cluster;
+#[path = "client/hang.rs"]
+mod hang;
+#[path = "support/hole.rs"]
+mod hole;
 #[path = "client/node.rs"]
 mod node;
 

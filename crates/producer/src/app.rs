@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     config::{IngestorOptions, ProducerOptions},
+    contact::Contact,
     error::Error,
     feeds::{FeedMetrics, Feeds, RemoteOperator, RemotePeers, RemoteTails, Seams, SpoolApi},
     grpc::Api,
@@ -158,12 +159,17 @@ impl Built {
         let (topics, metadata) = (options.topics.clone(), options.limits.metadata);
         let beside =
             feeds.as_ref().and_then(|feeds| feeds.beside(topics, self.stores.anew(), metadata));
-        let journals =
-            feeds.map_or_else(|| journals.clone(), |feeds| feeds.journals(journals.clone()));
+        let contact = Contact::default();
+        let journals = contact.around(journals.clone());
+        let journals = match &feeds {
+            Some(feeds) => feeds.journals(journals),
+            None => journals,
+        };
         Parts {
             ingestor: self.options.name,
             coordinator,
             journals,
+            contact,
             beside,
             source: self.source,
             topics: self.options.topics,

@@ -11,6 +11,9 @@ use crate::{
     policy::Rules,
 };
 
+/// Lease times that the router may be silent, if the configuration does not say how long.
+const SILENCE: u32 = 3;
+
 /// What a producer captures.
 #[derive(Clone, Debug)]
 pub struct ProducerOptions {
@@ -54,6 +57,7 @@ pub struct IngestorOptions {
 impl ProducerOptions {
     /// From the whole configuration. `node` and `address` say who and where this process is.
     pub fn new(config: &Config, node: impl Into<String>, address: impl Into<String>) -> Self {
+        let lease_ttl = config.coordinator.lease_ttl.get();
         let ingestors = config.ingestors.iter().map(|(name, own)| IngestorOptions {
             name: name.clone(),
             source: own.source.kind.clone(),
@@ -77,11 +81,14 @@ impl ProducerOptions {
                 commit_every: own.commit_every.get(),
                 ..Limits::default()
             },
-            rules: Rules::default(),
+            rules: Rules {
+                silence: own.unfit_after.map_or(lease_ttl * SILENCE, HumanDuration::get),
+                ..Rules::default()
+            },
         });
         Self {
             ingestors: ingestors.collect(),
-            lease_ttl: config.coordinator.lease_ttl.get(),
+            lease_ttl,
             node: node.into(),
             address: address.into(),
             dial: Dial::default(),

@@ -12,7 +12,8 @@
 //!   journal is seen to have the same; it halts the ingestor when the journal has something else,
 //!   and asks for the lock when the owner's source lags.
 //! * [`fill`] — the owner's source, with what it lacks fetched from standbys.
-//! * [`agree`] — the owner's journal, which takes only blocks that a second feed confirms.
+//! * [`agree`] — the owner's journal, which takes only blocks that a second feed confirms. It asks
+//!   about the next ones while the first is compared.
 //! * [`compare`] and [`incoming`] decide, without I/O; [`peers`], [`tail`] and [`operator`] are the
 //!   seams to other replicas, the router and the coordinator.
 //!
@@ -48,6 +49,7 @@ use std::{
 use parking_lot::Mutex;
 use sluice_model::{IngestorName, Pointer, TopicRules};
 
+pub use agree::Ahead;
 pub use beside::Beside;
 pub use grpc::SpoolApi;
 pub use metrics::FeedMetrics;
@@ -77,6 +79,8 @@ pub struct FeedOptions {
     pub spool_bytes: u64,
     /// Its directory.
     pub spool_dir: PathBuf,
+    /// How far ahead blocks are asked about where two feeds must agree.
+    pub ahead: Ahead,
     /// How often things are looked at.
     pub timing: Timing,
 }
@@ -118,6 +122,7 @@ impl Default for FeedOptions {
             lag_limit: 0,
             spool_bytes: 1 << 30,
             spool_dir: PathBuf::new(),
+            ahead: Ahead::default(),
             timing: Timing::default(),
         }
     }

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod commit;
+mod fitness;
 mod intake;
 mod orders;
 mod perform;
@@ -22,6 +23,7 @@ use sluice_model::{IngestorName, TopicRules};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    contact::Contact,
     feeds::Beside,
     policy::{Next, Outcome, Policy, Rules},
     seam::{Coordinator, Journals},
@@ -69,6 +71,8 @@ pub struct Parts {
     pub coordinator: Arc<dyn Coordinator>,
     /// Journals.
     pub journals: Arc<dyn Journals>,
+    /// Listens to the router behind them.
+    pub contact: Contact,
     /// Where the blocks come from.
     pub source: Box<dyn Source>,
     /// What to do with the source while somebody else owns the ingestor; nothing, if so configured.
@@ -159,11 +163,16 @@ impl Ingest {
             Outcome::Refused(cause) => ("refused", cause.clone()),
             Outcome::Diverged(cause) => ("diverged", cause.clone()),
             Outcome::Halt(cause) => ("halted", cause.clone()),
+            Outcome::Unanswered(cause) => ("router", cause.clone()),
+            Outcome::Unfit(cause) => ("unfit", cause.clone()),
             Outcome::Failed(failure) => (failure.reason, failure.cause.clone()),
         };
         if !matches!(outcome, Outcome::Stopped | Outcome::Finished | Outcome::Control) {
             tracing::warn!(ingestor = %self.parts.ingestor, reason, cause, "ingest attempt ended");
             self.parts.status.metrics().restart(&self.parts.ingestor, reason);
+        }
+        if let Outcome::Unfit(cause) = &outcome {
+            self.trail.note(AuditKind::Unfit, cause);
         }
         let was_blocked = self.policy.blocked().is_some();
         let next = self.policy.decide(outcome, rand::random());

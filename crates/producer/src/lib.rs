@@ -7,12 +7,14 @@
 //!
 //! * [`source`] — where blocks come from: the seam, its registry and the kinds there are.
 //! * [`ingest`] — the loop; [`policy`], [`witness`] and [`control`] decide, without I/O.
-//! * [`seam`] — what the loop needs of the coordinator and the router.
+//! * [`seam`] — what the loop needs of the coordinator and the router; [`contact`] — whether the
+//!   router still answers.
 //! * [`feeds`], [`spool`] — several feeds of one ingestor: capture beside, compare, fill.
 //! * [`grpc`], [`app`] — the API and the service.
 
 pub mod app;
 pub mod config;
+pub mod contact;
 pub mod control;
 mod error;
 pub mod feeds;

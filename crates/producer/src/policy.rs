@@ -25,6 +25,10 @@ pub enum Outcome {
     HandOver,
     /// The source gave another block than the journal has; the common one is looked for.
     Diverged(String),
+    /// The router did not answer; nobody can tell whether it is the router or the way there.
+    Unanswered(String),
+    /// The router has not answered for so long that a replica that waits is to try.
+    Unfit(String),
     /// Anything else went wrong.
     Failed(Failure),
 }
@@ -72,6 +76,9 @@ pub struct Rules {
     pub settle: Duration,
     /// How long an owner that handed over stays out of the queue.
     pub hand_over: Duration,
+    /// How long the router may owe an answer before the lock is given to a replica that waits;
+    /// zero for ever. Also the first bound of how long such an owner stays out of the queue.
+    pub silence: Duration,
 }
 
 impl Default for Rules {
@@ -83,6 +90,7 @@ impl Default for Rules {
             blocked_wait: Duration::from_secs(30),
             settle: Duration::from_secs(10),
             hand_over: Duration::from_secs(3),
+            silence: Duration::from_secs(30),
         }
     }
 }
@@ -101,24 +109,32 @@ pub struct Blocked {
 pub struct Policy {
     rules: Rules,
     failures: u32,
+    /// Attempts that ended without an answer of the router. They say nothing about a block, so
+    /// they never block the ingestor.
+    unanswered: u32,
+    /// Times in a row that the lock was given up for it.
+    unfit: u32,
     blocked: Option<Blocked>,
 }
+
+/// Doublings of the time that an unfit owner stays out of the queue, at most.
+const UNFIT_DOUBLINGS: u32 = 2;
 
 impl Policy {
     /// A policy that has seen nothing yet.
     pub const fn new(rules: Rules) -> Self {
-        Self { rules, failures: 0, blocked: None }
+        Self { rules, failures: 0, unanswered: 0, unfit: 0, blocked: None }
     }
 
     /// A new block became durable: what failed before is over.
     pub fn progress(&mut self) {
-        self.failures = 0;
+        (self.failures, self.unanswered, self.unfit) = (0, 0, 0);
         self.blocked = None;
     }
 
     /// Failures in a row since the last progress.
     pub const fn failures(&self) -> u32 {
-        self.failures
+        self.failures.saturating_add(self.unanswered)
     }
 
     /// What the ingestor does not get past, if it is blocked.
@@ -142,6 +158,8 @@ impl Policy {
             }
             Outcome::Control => Next::Reopen(Duration::ZERO),
             Outcome::HandOver => Next::Requeue(self.rules.hand_over),
+            Outcome::Unanswered(_) => self.unanswered(jitter),
+            Outcome::Unfit(_) => self.unfit(jitter),
             Outcome::Failed(failure) => self.failed(failure, jitter),
         }
     }
@@ -152,17 +170,75 @@ impl Policy {
             self.blocked = Some(Blocked { pointer: failure.pointer, cause: failure.cause });
             // The fault may be local: another producer gets its turn. Half the wait is fixed, so
             // that a block that fails for ever costs a bounded amount of work.
-            return Next::Requeue(self.rules.blocked_wait.mul_f64(f64::midpoint(1.0, jitter)));
+            return Next::Requeue(half_fixed(self.rules.blocked_wait, jitter));
         }
-        let doublings = self.failures.saturating_sub(1).min(20);
-        let bound = self.rules.first.saturating_mul(1 << doublings).min(self.rules.max);
-        Next::Reopen(bound.mul_f64(jitter))
+        Next::Reopen(self.backoff(self.failures).mul_f64(jitter))
     }
+
+    fn unanswered(&mut self, jitter: f64) -> Next {
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.blocked.is_some() {
+            return Next::Requeue(half_fixed(self.rules.blocked_wait, jitter));
+        }
+        Next::Reopen(self.backoff(self.unanswered).mul_f64(jitter))
+    }
+
+    /// Longer with every time in a row: where no replica reaches the router they take turns, but
+    /// slowly, and while one is out of the queue the other has nobody to give the lock to.
+    fn unfit(&mut self, jitter: f64) -> Next {
+        let doublings = self.unfit.min(UNFIT_DOUBLINGS);
+        self.unfit = self.unfit.saturating_add(1);
+        Next::Requeue(half_fixed(self.rules.silence.saturating_mul(1 << doublings), jitter))
+    }
+
+    fn backoff(&self, count: u32) -> Duration {
+        let doublings = count.saturating_sub(1).min(20);
+        self.rules.first.saturating_mul(1 << doublings).min(self.rules.max)
+    }
+}
+
+/// From half of it to all of it.
+fn half_fixed(wait: Duration, jitter: f64) -> Duration {
+    wait.mul_f64(f64::midpoint(1.0, jitter))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_never_blocks_and_the_time_out_of_the_queue_grows() {
+        let mut policy = Policy::new(Rules::default());
+        let silent = || Outcome::Unanswered("connection refused".into());
+        for _ in 0..20 {
+            assert!(matches!(policy.decide(silent(), 1.0), Next::Reopen(_)));
+        }
+        assert_eq!((policy.blocked(), policy.failures()), (None, 20));
+        assert_eq!(policy.decide(silent(), 1.0), Next::Reopen(Rules::default().max));
+        let unfit = |policy: &mut Policy, jitter| policy.decide(Outcome::Unfit("u".into()), jitter);
+        let waits = [0, 1, 2, 3].map(|_| unfit(&mut policy, 1.0));
+        let expected = [30, 60, 120, 120];
+        assert_eq!(waits, expected.map(|secs| Next::Requeue(Duration::from_secs(secs))));
+        policy.progress();
+        assert_eq!(unfit(&mut policy, 0.0), Next::Requeue(Duration::from_secs(15)));
+        assert_eq!(policy.blocked(), None);
+    }
+
+    #[test]
+    fn an_answer_that_fails_blocks_as_soon_as_without_the_silence_before_it() {
+        let mut policy = Policy::new(Rules::default());
+        for _ in 0..10 {
+            policy.decide(Outcome::Unanswered("x".into()), 1.0);
+        }
+        for _ in 0..4 {
+            assert!(matches!(policy.decide(failure(), 1.0), Next::Reopen(_)));
+        }
+        assert!(matches!(policy.decide(failure(), 1.0), Next::Requeue(_)));
+        let blocked = policy.blocked().cloned().unwrap();
+        let wait = policy.decide(Outcome::Unanswered("x".into()), 1.0);
+        assert_eq!(wait, Next::Requeue(Rules::default().blocked_wait));
+        assert_eq!(policy.blocked(), Some(&blocked), "what it is blocked by is not forgotten");
+    }
 
     fn failure() -> Outcome {
         Outcome::Failed(Failure {

@@ -43,6 +43,8 @@ pub trait Coordinator: Send + Sync {
     fn control(&self, ingestor: &IngestorName) -> Box<dyn Controls>;
     /// Adds to the ingestor's trail.
     async fn audit(&self, entry: AuditEntry) -> Result<(), CoordinationError>;
+    /// How many others wait for the ingestor's lock. Cancel safe.
+    async fn waiters(&self, ingestor: &IngestorName) -> Result<usize, CoordinationError>;
 }
 
 /// The states of what operators want, in order.
@@ -193,6 +195,12 @@ impl Coordinator for RemoteCoordinator {
 
     async fn audit(&self, entry: AuditEntry) -> Result<(), CoordinationError> {
         self.coordination.audit(&entry).await.map(drop)
+    }
+
+    async fn waiters(&self, ingestor: &IngestorName) -> Result<usize, CoordinationError> {
+        let name = ingestor_lock(ingestor);
+        let locks = self.coordination.locks(&name).await?;
+        Ok(locks.iter().find(|lock| lock.lock == name).map_or(0, |lock| lock.waiters.len()))
     }
 }
 

@@ -1,13 +1,16 @@
 //! The gRPC contract of Sluice: generated code, and the conversions between wire and values.
 //!
-//! Three fields are raw here although the contract declares messages: `AppendRequest.frame`,
-//! `SpoolFetchResponse.frame` and `CaptureRequest.changes` hold the encoded message, because it
-//! passes through undecoded.
-//! [`SubscribeResponse`](v1::SubscribeResponse) is written by hand for the same reason.
+//! Two fields are raw here although the contract declares messages: `SpoolFetchResponse.frame` and
+//! `CaptureRequest.changes` hold the encoded message, because it passes through undecoded.
+//! [`AppendRequest`](v1::AppendRequest) and [`SubscribeResponse`](v1::SubscribeResponse) are
+//! written by hand for the same reason.
 
+mod append;
+pub mod codec;
 pub mod convert;
 pub mod reason;
 mod subscribe;
+mod wire;
 
 /// Packages of Sluice; nested as in the .proto files, because generated code names its
 /// neighbours relatively.
@@ -17,6 +20,7 @@ pub mod sluice {
     pub mod v1 {
         tonic::include_proto!("sluice.v1");
 
+        pub use crate::append::{AppendRequest, append_request};
         pub use crate::subscribe::{SubscribeResponse, subscribe_response};
     }
 }

@@ -6,9 +6,9 @@ use prost::{
     DecodeError,
     encoding::{self, DecodeContext, WireType},
 };
-use sluice_frame::WireFrame;
 
 use self::subscribe_response::Message;
+use crate::wire;
 
 /// One message of a subscription.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,11 +54,7 @@ impl From<Message> for SubscribeResponse {
 impl prost::Message for SubscribeResponse {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         match &self.message {
-            Some(Message::Frame(frame)) => {
-                encoding::encode_key(FRAME, WireType::LengthDelimited, buf);
-                encoding::encode_varint(frame.len() as u64, buf);
-                frame.put(buf);
-            }
+            Some(Message::Frame(frame)) => wire::encode(FRAME, frame, buf),
             Some(Message::Progress(message)) => encoding::message::encode(2, message, buf),
             Some(Message::Heartbeat(message)) => encoding::message::encode(3, message, buf),
             Some(Message::Gap(message)) => encoding::message::encode(4, message, buf),
@@ -77,33 +73,27 @@ impl prost::Message for SubscribeResponse {
         ctx: DecodeContext,
     ) -> Result<(), DecodeError> {
         match tag {
-            FRAME => {
-                let mut bytes = bytes::Bytes::new();
-                encoding::bytes::merge(wire_type, &mut bytes, buf, ctx)?;
-                self.message = Some(Message::Frame(WireFrame::from(bytes)));
-            }
-            2 => self.message = Some(Message::Progress(embedded(wire_type, buf, ctx)?)),
-            3 => self.message = Some(Message::Heartbeat(embedded(wire_type, buf, ctx)?)),
-            4 => self.message = Some(Message::Gap(embedded(wire_type, buf, ctx)?)),
-            5 => self.message = Some(Message::Rewind(embedded(wire_type, buf, ctx)?)),
-            6 => self.message = Some(Message::Complete(embedded(wire_type, buf, ctx)?)),
-            7 => self.message = Some(Message::Started(embedded(wire_type, buf, ctx)?)),
+            FRAME => self.message = Some(Message::Frame(wire::decode(wire_type, buf, ctx)?)),
+            2 => self.message = Some(Message::Progress(wire::message(wire_type, buf, ctx)?)),
+            3 => self.message = Some(Message::Heartbeat(wire::message(wire_type, buf, ctx)?)),
+            4 => self.message = Some(Message::Gap(wire::message(wire_type, buf, ctx)?)),
+            5 => self.message = Some(Message::Rewind(wire::message(wire_type, buf, ctx)?)),
+            6 => self.message = Some(Message::Complete(wire::message(wire_type, buf, ctx)?)),
+            7 => self.message = Some(Message::Started(wire::message(wire_type, buf, ctx)?)),
             _ => encoding::skip_field(wire_type, tag, buf, ctx)?,
         }
         Ok(())
     }
 
     fn encoded_len(&self) -> usize {
-        let embedded =
-            |len: usize| encoding::key_len(FRAME) + encoding::encoded_len_varint(len as u64) + len;
         match &self.message {
-            Some(Message::Frame(frame)) => embedded(frame.len()),
-            Some(Message::Progress(message)) => embedded(message.encoded_len()),
-            Some(Message::Heartbeat(message)) => embedded(message.encoded_len()),
-            Some(Message::Gap(message)) => embedded(message.encoded_len()),
-            Some(Message::Rewind(message)) => embedded(message.encoded_len()),
-            Some(Message::Complete(message)) => embedded(message.encoded_len()),
-            Some(Message::Started(message)) => embedded(message.encoded_len()),
+            Some(Message::Frame(frame)) => wire::field_len(FRAME, frame.len()),
+            Some(Message::Progress(message)) => wire::field_len(FRAME, message.encoded_len()),
+            Some(Message::Heartbeat(message)) => wire::field_len(FRAME, message.encoded_len()),
+            Some(Message::Gap(message)) => wire::field_len(FRAME, message.encoded_len()),
+            Some(Message::Rewind(message)) => wire::field_len(FRAME, message.encoded_len()),
+            Some(Message::Complete(message)) => wire::field_len(FRAME, message.encoded_len()),
+            Some(Message::Started(message)) => wire::field_len(FRAME, message.encoded_len()),
             None => 0,
         }
     }
@@ -113,20 +103,11 @@ impl prost::Message for SubscribeResponse {
     }
 }
 
-fn embedded<M: prost::Message + Default>(
-    wire_type: WireType,
-    buf: &mut impl Buf,
-    ctx: DecodeContext,
-) -> Result<M, DecodeError> {
-    let mut message = M::default();
-    encoding::message::merge(wire_type, &mut message, buf, ctx)?;
-    Ok(message)
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use prost::Message as _;
+    use sluice_frame::WireFrame;
     use smallvec::smallvec;
 
     use super::*;

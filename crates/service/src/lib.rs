@@ -20,7 +20,7 @@ mod tls;
 pub mod transport;
 
 pub use error::{BoxError, Error};
-pub use serve::{Bound, Listen, Service, serve};
+pub use serve::{Bound, Listen, Service, http2, serve};
 pub use shutdown::Shutdown;
 pub use sluice_proto::MAX_MESSAGE;
 pub use tls::TlsFiles;

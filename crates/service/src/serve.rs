@@ -242,19 +242,23 @@ fn reflection() -> Result<
         .map_err(|error| Error::Listener { door: "api", reason: error.to_string() })
 }
 
-/// The server's settings. They come before the listeners: a certificate that cannot be used must
-/// stop the start, not the first call.
-fn server(tls: Option<&TlsFiles>) -> Result<Server, Error> {
-    let server = Server::builder()
+/// A server as every service sets it up, for measurements that bring listeners of their own.
+pub fn http2() -> Server {
+    Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_SIZE)
         .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+}
+
+/// It comes before the listeners: a certificate that cannot be used must stop the start, not the
+/// first call.
+fn server(tls: Option<&TlsFiles>) -> Result<Server, Error> {
     match tls {
-        None => Ok(server),
-        Some(tls) => server
+        None => Ok(http2()),
+        Some(tls) => http2()
             .tls_config(tls.server()?)
             .map_err(|error| Error::Tls { path: tls.cert.clone(), reason: error.to_string() }),
     }

@@ -1,5 +1,7 @@
 //! Where a client's calls go: over a socket, or to a service of the same process.
 
+mod redial;
+
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, header::HeaderName};
@@ -13,6 +15,8 @@ use crate::{
     observe::{Observe, panicked},
     tls::TlsFiles,
 };
+pub use redial::Redial;
+use redial::Redialing;
 
 /// One erased way to a service. `XClient::new(transport)` is the same type over both kinds.
 pub type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
@@ -40,35 +44,46 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A transport over a socket, in plaintext. Connects when it is first used, and again when the
 /// peer comes back.
-pub fn remote(url: &str) -> Result<Transport, Error> {
-    let endpoint = endpoint(url)?;
-    if endpoint.uri().scheme_str() == Some("https") {
-        return Err(Error::Scheme {
-            url: url.to_owned(),
-            reason: "https needs certificates; set security.tls with cert, key and client_ca",
-        });
-    }
-    Ok(over_socket(&endpoint))
+///
+/// Several addresses of one service, with commas between them, are replicas of which any may
+/// answer: one is used until it cannot be reached or a call asks for another ([`Redial`]).
+pub fn remote(urls: &str) -> Result<Transport, Error> {
+    over_sockets(urls, |url| {
+        let endpoint = endpoint(url)?;
+        if endpoint.uri().scheme_str() == Some("https") {
+            return Err(Error::Scheme {
+                url: url.to_owned(),
+                reason: "https needs certificates; set security.tls with cert, key and client_ca",
+            });
+        }
+        Ok(endpoint)
+    })
 }
 
 /// The same over TLS: trusts only `client_ca`, and shows our certificate.
-pub fn remote_tls(url: &str, tls: &TlsFiles) -> Result<Transport, Error> {
-    let endpoint = endpoint(url)?;
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Err(Error::Scheme {
-            url: url.to_owned(),
-            reason: "security.tls is set, but this address is plaintext; write https://",
-        });
-    }
-    let endpoint = endpoint
-        .tls_config(tls.client()?)
-        .map_err(|error| Error::Tls { path: tls.cert.clone(), reason: error.to_string() })?;
-    Ok(over_socket(&endpoint))
+pub fn remote_tls(urls: &str, tls: &TlsFiles) -> Result<Transport, Error> {
+    let config = tls.client()?;
+    over_sockets(urls, |url| {
+        let endpoint = endpoint(url)?;
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Err(Error::Scheme {
+                url: url.to_owned(),
+                reason: "security.tls is set, but this address is plaintext; write https://",
+            });
+        }
+        endpoint
+            .tls_config(config.clone())
+            .map_err(|error| Error::Tls { path: tls.cert.clone(), reason: error.to_string() })
+    })
 }
 
-fn over_socket(endpoint: &Endpoint) -> Transport {
-    let channel = endpoint.connect_lazy().map_request(with_context);
-    BoxCloneSyncService::new(channel.map_err(TransportError::new))
+fn over_sockets(
+    urls: &str,
+    endpoint: impl Fn(&str) -> Result<Endpoint, Error>,
+) -> Result<Transport, Error> {
+    let endpoints = urls.split(',').map(|url| endpoint(url.trim())).collect::<Result<_, _>>()?;
+    let redialing = Redialing::new(endpoints).map_request(with_context);
+    Ok(BoxCloneSyncService::new(redialing))
 }
 
 /// Tells the other side which span calls.

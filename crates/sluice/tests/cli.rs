@@ -52,11 +52,17 @@ fn a_wrong_configuration_is_named_by_its_key() {
 }
 
 #[test]
-fn the_example_is_a_configuration() {
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/example.toml");
-    let output = sluice(&["config", "check", "--config", example.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(stdout(&output), "ok: 1 ingestors, 3 streams on 2 sinks\n");
+fn the_examples_are_configurations() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    for (file, said) in [
+        ("example.toml", "ok: 1 ingestors, 3 streams on 2 sinks\n"),
+        ("two-feeds.toml", "ok: 1 ingestors, 0 streams on 0 sinks\n"),
+    ] {
+        let example = deploy.join(file).display().to_string();
+        let output = sluice(&["config", "check", "--config", &example]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(stdout(&output), said);
+    }
 }
 
 #[test]

@@ -146,7 +146,9 @@ fn a_row_tells_everything_under_names_that_stay() {
 
     let table = stdout(&node.run(&["ingestors", "list"]));
     let head = table.lines().next().unwrap();
-    for title in ["NAME", "STATE", "OWNER", "STANDBYS", "EPOCH", "HEIGHT", "COMMITTED", "LAG"] {
+    for title in
+        ["NAME", "STATE", "OWNER", "STANDBYS", "FEEDS", "EPOCH", "HEIGHT", "COMMITTED", "LAG"]
+    {
         assert!(head.contains(title), "{table}");
     }
     let long = stdout(&node.run(&["ingestors", "get", "app"]));

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{scenario::Scenario, site::LEASE};
+use super::{
+    packets::{self, Loss},
+    scenario::Scenario,
+    site::LEASE,
+};
 
 /// One thing that goes wrong, and what may be expected then.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,8 @@ pub(crate) enum Kind {
     HandOver,
     /// A link is cut for two lease times.
     Partition(Link, Cut),
+    /// Packets are lost between hosts.
+    Lose(Loss),
     /// More than one step.
     Scenario(Scenario),
 }
@@ -68,8 +74,10 @@ pub(crate) enum Cut {
 const HAND_OVER: Duration = Duration::from_millis(500);
 /// What a take-over may take beyond the lease.
 const BEYOND: Duration = Duration::from_secs(2);
+/// How long an owner waits for a router that does not answer before it lets others try.
+const UNFIT: Duration = LEASE.saturating_mul(3);
 
-/// Every fault, in a fixed order.
+/// Every fault that the links through proxies serve for, in a fixed order.
 pub fn faults() -> Vec<Fault> {
     let plain = |name, kind| Fault { name, kind, bound: None };
     let bounded = |name, kind, bound| Fault { name, kind, bound: Some(bound) };
@@ -102,6 +110,33 @@ pub fn faults() -> Vec<Fault> {
     );
     all.extend(SCENARIOS.iter().map(|(name, what)| plain(name, Kind::Scenario(*what))));
     all
+}
+
+/// Every fault of the network itself, for which each process needs a host.
+pub fn losses() -> Vec<Fault> {
+    let crash = LEASE + BEYOND;
+    // A new leader of etcd gives every lease its whole time again; a member that comes back from
+    // being alone may bring an election with it.
+    let election = LEASE * 2 + BEYOND;
+    let all = [
+        ("packets: owner and coordinators", Kind::Lose(Loss::Coordinators), crash),
+        ("packets: coordinators to owner", Kind::Lose(Loss::CoordinatorsAnswers), crash),
+        ("packets: owner and router", Kind::Lose(Loss::Router), UNFIT + BEYOND),
+        ("packets: owner isolated", Kind::Lose(Loss::Owner), crash),
+        ("packets: coordinator isolated", Kind::Lose(Loss::Coordinator), crash),
+        ("packets: coordinator to etcd", Kind::Lose(Loss::ToEtcd), crash),
+        ("packets: etcd to coordinator", Kind::Lose(Loss::FromEtcd), crash),
+        ("packets: etcd leader alone", Kind::Lose(Loss::EtcdLeader), election),
+        ("packets: etcd follower alone", Kind::Lose(Loss::EtcdFollower), election),
+        (
+            "packets: every etcd member alone",
+            Kind::Lose(Loss::EtcdMembers),
+            packets::ALONE + election,
+        ),
+        ("packets: late open", Kind::Scenario(Scenario::LostOpen), crash),
+    ];
+    let bounded = |(name, kind, bound)| Fault { name, kind, bound: Some(bound) };
+    all.map(bounded).into()
 }
 
 const PARTITIONS: [(&str, Link, Cut); 15] = [

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{
     fault::{Cut, Kind, Link, Target},
-    scenario,
+    packets, scenario,
     site::{LEASE, Roles, Site},
 };
 use crate::{eventually, proxy::Mode};
@@ -24,6 +24,7 @@ pub(crate) async fn inject(site: &mut Site, kind: Kind) -> Vec<String> {
         Kind::Freeze(target) => freeze(site, target, roles).await,
         Kind::HandOver => hand_over(site, roles).await,
         Kind::Partition(link, cut) => partition(site, link, cut, roles).await,
+        Kind::Lose(loss) => return packets::lose(site, loss, roles).await,
         Kind::Scenario(scenario) => return scenario::play(site, scenario, roles).await,
     }
     Vec::new()

@@ -11,7 +11,8 @@ use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use super::{
-    fault::{Fault, Kind, faults},
+    fault::{Fault, Kind, faults, losses},
+    hosts,
     inject::inject,
     report::{Row, table},
     scenario::Scenario,
@@ -20,7 +21,8 @@ use super::{
 use crate::{
     checker::{self, Verdict},
     eventually,
-    process::{http_get, run_behind},
+    process::run_behind,
+    skipped,
 };
 
 /// Blocks after which a fault counts as overcome.
@@ -45,18 +47,30 @@ pub async fn run(options: &Options) -> bool {
     };
     let mut schedule: Vec<Fault> = faults().into_iter().filter(wanted).collect();
     schedule.shuffle(&mut rng);
-    let recycled = recycled();
-    let recycled: Vec<Fault> = recycled.into_iter().filter(wanted).collect();
-    say(&format!("seed {}, {} faults:", options.seed, schedule.len() + recycled.len()));
-    for (number, fault) in schedule.iter().chain(&recycled).enumerate() {
+    let recycled: Vec<Fault> = recycled().into_iter().filter(wanted).collect();
+    let mut losses: Vec<Fault> = losses().into_iter().filter(wanted).collect();
+    losses.shuffle(&mut rng);
+    let mut network = None;
+    if !losses.is_empty() {
+        network = Some(hosts::start());
+    }
+    let program = options.program.as_ref();
+    let plan = || Plan { program: program.cloned(), ..Plan::default() };
+    let mut sites = vec![(schedule, plan()), (recycled, Plan { recycle: true, ..plan() })];
+    match network.transpose() {
+        Ok(network) => sites.push((losses, Plan { network, ..plan() })),
+        Err(why) => losses.iter().for_each(|fault| skipped(fault.name, &why)),
+    }
+    let order: Vec<&Fault> = sites.iter().flat_map(|(faults, _)| faults).collect();
+    say(&format!("seed {}, {} faults:", options.seed, order.len()));
+    for (number, fault) in order.iter().enumerate() {
         say(&format!("  {:>2} {}", number + 1, fault.name));
     }
     let began = Instant::now();
     let mut rows = Vec::new();
-    for (faults, recycle) in [(schedule, false), (recycled, true)] {
-        let plan = Plan { program: options.program.clone(), recycle };
+    for (faults, plan) in sites {
         if !faults.is_empty() {
-            installation(&plan, &faults, &mut rows).await;
+            installation(plan, &faults, &mut rows).await;
         }
     }
     say("");
@@ -80,7 +94,7 @@ fn recycled() -> Vec<Fault> {
 
 /// One installation, and what is done to it. After something that cannot be recovered from, the
 /// rest is left out.
-async fn installation(plan: &Plan, faults: &[Fault], rows: &mut Vec<Row>) {
+async fn installation(plan: Plan, faults: &[Fault], rows: &mut Vec<Row>) {
     let mut site = Site::start(plan).await;
     let mut ledger = Ledger::default();
     for fault in faults {
@@ -124,17 +138,23 @@ struct Fenced {
 
 impl Fenced {
     fn look(&mut self, site: &Site) -> u64 {
-        let metrics = http_get(site.router.admin, "/metrics").unwrap_or_default();
-        let lines = metrics.lines().filter(|line| {
-            line.starts_with("sluice_router_append_refused") && line.contains("\"FENCED\"")
-        });
-        let now: f64 = lines.filter_map(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).sum();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let now = now as u64;
+        let now = refused_as_fenced(site);
         self.total += if now >= self.seen { now - self.seen } else { now };
         self.seen = now;
         self.total
     }
+}
+
+/// What the router refused as fenced since it was started.
+fn refused_as_fenced(site: &Site) -> u64 {
+    let metrics = site.router.admin_get("/metrics").unwrap_or_default();
+    let lines = metrics.lines().filter(|line| {
+        line.starts_with("sluice_router_append_refused") && line.contains("\"FENCED\"")
+    });
+    let now: f64 = lines.filter_map(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).sum();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let now = now as u64;
+    now
 }
 
 async fn round(site: &mut Site, fault: &Fault, ledger: &mut Ledger) -> Row {

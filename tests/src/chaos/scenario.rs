@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::{
     inject::{restart_etcd, signal},
+    packets,
     site::{LEASE, Roles, Site},
 };
 use crate::{etcd_cluster::Key, eventually, proxy::Mode};
@@ -27,6 +28,7 @@ pub(crate) enum Scenario {
     EtcdRestored,
     SameEpoch,
     LateOpen,
+    LostOpen,
     RogueWriters,
     LostAcks,
     LateKeepAlive,
@@ -52,6 +54,7 @@ pub(crate) async fn play(site: &mut Site, scenario: Scenario, roles: Roles) -> V
         Scenario::EtcdRestored => etcd_restored(site, roles).await,
         Scenario::SameEpoch => fencing::same_epoch(site, roles).await,
         Scenario::LateOpen => fencing::late_open(site, roles).await,
+        Scenario::LostOpen => packets::late_open(site, roles).await,
         Scenario::RogueWriters => fencing::rogue_writers(site).await,
         Scenario::LostAcks => lost_acks(site).await,
         Scenario::LateKeepAlive => time::late_keep_alive(site, roles).await,
@@ -61,7 +64,7 @@ pub(crate) async fn play(site: &mut Site, scenario: Scenario, roles: Roles) -> V
 }
 
 /// The keys of the ingestor's queue in etcd, owner first.
-fn queue(site: &Site) -> Vec<Key> {
+pub(crate) fn queue(site: &Site) -> Vec<Key> {
     site.etcd.keys("/sluice/v1/lock/ingestor%2Fapp-1/")
 }
 

@@ -1,9 +1,12 @@
-//! The installation under test: processes, proxies on every link, and who plays which part.
+//! The installation under test: processes, the links between them, and who plays which part.
+//!
+//! There are two kinds of it. In one every link goes through a proxy of ours, which can also hold
+//! back, delay and reject. In the other every process has a host of its own, and packets between
+//! hosts can be lost.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod wiring;
+
+use std::{path::PathBuf, time::Duration};
 
 use sluice_client::coordination::{Coordination, LockStatus, Patience, ingestor_lock};
 use sluice_model::Pointer;
@@ -12,9 +15,11 @@ use sluice_service::{Transport, transport};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use self::wiring::Wired;
 use super::{INGESTOR, chain::Chain, clock::Clock, reader::Reader, recorder::Recorder};
 use crate::{
-    disk::SmallDisk, etcd_cluster::Cluster, eventually, process::Process, proxy::Proxy, skipped,
+    disk::SmallDisk, etcd_cluster::Cluster, eventually, network::Network, process::Process,
+    proxy::Proxy, skipped,
 };
 
 /// How long a silent owner keeps its lock.
@@ -34,7 +39,7 @@ pub(crate) struct Site {
     pub(crate) router: Process,
     pub(crate) coordinators: Vec<Process>,
     pub(crate) etcd: Cluster,
-    /// Program to producer, by producer.
+    /// Program to producer, by producer. Proxies are there only without a network of hosts.
     pub(crate) capture: Vec<Proxy>,
     /// Producer to either coordinator, by producer.
     pub(crate) to_coordinator: Vec<Proxy>,
@@ -42,6 +47,8 @@ pub(crate) struct Site {
     pub(crate) to_router: Vec<Proxy>,
     /// Coordinator to etcd member, by coordinator and member.
     pub(crate) to_etcd: Vec<Vec<Proxy>>,
+    /// The hosts, where each process has its own.
+    pub(crate) network: Option<Network>,
     pub(crate) disk: Option<SmallDisk>,
     pub(crate) clock: Option<Clock>,
     pub(crate) chain: Chain,
@@ -72,55 +79,46 @@ pub(crate) struct Claim {
 }
 
 /// What is started.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// Another build of the program; `None` for the one beside the tests.
     pub(crate) program: Option<PathBuf>,
     /// The journal keeps only a few segments and uses them again.
     pub(crate) recycle: bool,
+    /// Each process gets a host of its own, and there are no proxies.
+    pub(crate) network: Option<Network>,
 }
 
 impl Site {
     /// Starts everything and waits until blocks are captured and two producers wait.
-    pub(crate) async fn start(plan: &Plan) -> Self {
+    pub(crate) async fn start(plan: Plan) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (config, small) = (config(dir.path(), plan), dir.path().join("journal"));
+        let small = dir.path().join("journal");
         std::fs::create_dir(&small).unwrap();
-        let disk = SmallDisk::mount(&small, DISK);
-        let disk = disk.map_err(|why| skipped("a full disk", &why)).ok();
         let clock = Clock::build(dir.path());
         let clock = clock.map_err(|why| skipped("a stepped wall clock", &why)).ok();
-        let plain = launcher(plan, &[], clock.as_ref());
-        let journal =
-            launcher(plan, disk.as_ref().map_or(&[], SmallDisk::launcher), clock.as_ref());
-        let service = |kind: &str, at: usize, launcher: &[String]| {
-            let name = format!("{kind}-{at}");
-            Process::new(&name, dir.path(), &[kind, "--config", &config]).behind(launcher)
-        };
-        let etcd = Cluster::start(dir.path()).await;
-        let mut coordinators: Vec<_> =
-            (0..COORDINATORS).map(|at| service("coordinator", at, &plain)).collect();
-        let mut router = service("router", 0, &journal);
-        let mut producers: Vec<_> =
-            (0..PRODUCERS).map(|at| service("producer", at, &plain)).collect();
-
-        let to_etcd = start_coordinators(&mut coordinators, &etcd).await;
-        router.start(&set("connect.coordinator", &coordinators[0].url())).await;
-        let links = start_producers(&mut producers, &coordinators, &router).await;
+        // The disk is a namespace of its own, like a host's names; what fills it is not played
+        // between hosts.
+        let disk = plan.network.is_none().then(|| SmallDisk::mount(&small, DISK));
+        let disk = disk.transpose().unwrap_or_else(|why| {
+            skipped("a full disk", &why);
+            None
+        });
+        let wired = Wired::start(dir.path(), &plan, disk.as_ref(), clock.as_ref()).await;
         let chain = Chain::default();
-        let doors: Vec<String> = links.capture.iter().map(Proxy::url).collect();
         let journal = disk.as_ref().map_or(small, |disk| disk.path().to_path_buf());
         let this = Self {
-            recorder: Recorder::start(&doors, chain.clone()),
-            reader: Reader::start(&router.url(), chain.clone()),
-            producers,
-            router,
-            coordinators,
-            etcd,
-            capture: links.capture,
-            to_coordinator: links.to_coordinator,
-            to_router: links.to_router,
-            to_etcd,
+            recorder: Recorder::start(&wired.doors, chain.clone()),
+            reader: Reader::start(&wired.router.url(), chain.clone()),
+            producers: wired.producers,
+            router: wired.router,
+            coordinators: wired.coordinators,
+            etcd: wired.etcd,
+            capture: wired.capture,
+            to_coordinator: wired.to_coordinator,
+            to_router: wired.to_router,
+            to_etcd: wired.to_etcd,
+            network: plan.network,
             disk,
             clock,
             chain,
@@ -221,98 +219,4 @@ pub(crate) async fn claim_of(url: &str) -> Option<Claim> {
     let own = answer.ingestors.into_iter().find(|own| own.ingestor == INGESTOR)?;
     let committed = Pointer::new(own.committed_pointer.clone()).ok()?.height().unwrap_or(0);
     Some(Claim { epoch: own.epoch, state: own.state(), cause: own.cause, committed })
-}
-
-async fn start_coordinators(coordinators: &mut [Process], etcd: &Cluster) -> Vec<Vec<Proxy>> {
-    let mut links = Vec::new();
-    for coordinator in coordinators {
-        let mut own = Vec::new();
-        for port in etcd.ports() {
-            own.push(Proxy::start(vec![port]).await);
-        }
-        let urls: Vec<String> = own.iter().map(|proxy| format!("{:?}", proxy.url())).collect();
-        let endpoints = format!("coordinator.etcd.endpoints=[{}]", urls.join(","));
-        coordinator.start(&["--set".to_owned(), endpoints]).await;
-        links.push(own);
-    }
-    links
-}
-
-/// The links of the producers, by producer.
-#[derive(Default)]
-struct Links {
-    capture: Vec<Proxy>,
-    to_coordinator: Vec<Proxy>,
-    to_router: Vec<Proxy>,
-}
-
-async fn start_producers(
-    producers: &mut [Process],
-    coordinators: &[Process],
-    router: &Process,
-) -> Links {
-    let mut links = Links::default();
-    for (at, producer) in producers.iter_mut().enumerate() {
-        // Each prefers another coordinator.
-        let mut ports: Vec<u16> = coordinators.iter().map(|one| one.api).collect();
-        ports.rotate_left(at % COORDINATORS);
-        let to_coordinator = Proxy::start(ports).await;
-        let to_router = Proxy::start(vec![router.api]).await;
-        let capture = Proxy::start(vec![producer.api]).await;
-        let connect = [
-            set("connect.coordinator", &to_coordinator.url()),
-            set("connect.router", &to_router.url()),
-            set("connect.advertise", &capture.url()),
-        ];
-        producer.start(&connect.concat()).await;
-        links.capture.push(capture);
-        links.to_coordinator.push(to_coordinator);
-        links.to_router.push(to_router);
-    }
-    links
-}
-
-fn set(key: &str, value: &str) -> Vec<String> {
-    vec!["--set".to_owned(), format!("{key}={value}")]
-}
-
-/// What stands before the program: its disk, its clock, another build of it.
-fn launcher(plan: &Plan, disk: &[String], clock: Option<&Clock>) -> Vec<String> {
-    let mut launcher = disk.to_vec();
-    launcher.extend(clock.map(Clock::launcher).into_iter().flatten());
-    if let Some(program) = &plan.program {
-        // The program given comes instead of the one that follows.
-        let exec = format!("exec '{}' \"$@\"", program.display());
-        launcher.extend(["sh".to_owned(), "-c".to_owned(), exec]);
-    }
-    launcher
-}
-
-fn config(dir: &Path, plan: &Plan) -> String {
-    let journal = match plan.recycle {
-        true => "segment_bytes = \"128KiB\"\nretention = { bytes = \"512KiB\" }",
-        false => "segment_bytes = \"4MiB\"",
-    };
-    let text = format!(
-        r#"
-cluster = "chaos"
-data_dir = "{data}"
-[ingestors.{INGESTOR}]
-source = {{ type = "capture" }}
-[journal]
-dir = "{small}"
-{journal}
-[coordinator]
-store = "etcd"
-lease_ttl = "{lease}s"
-[coordinator.etcd]
-endpoints = ["http://127.0.0.1:1"]
-"#,
-        data = dir.join("data").display(),
-        small = dir.join("journal").display(),
-        lease = LEASE.as_secs(),
-    );
-    let path = dir.join("sluice.toml");
-    std::fs::write(&path, text).unwrap();
-    path.display().to_string()
 }

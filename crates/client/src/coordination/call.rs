@@ -2,18 +2,23 @@ use std::{fmt, future::Future, time::Duration};
 
 use sluice_proto::v1::coordinator_client::CoordinatorClient;
 use sluice_service::Transport;
-use tokio::time::Instant;
-use tonic::{Code, Response, Status};
+use tokio::{sync::watch, time::Instant};
+use tonic::{Code, Response, Status, Streaming, service::interceptor::InterceptedService};
 
-use super::{CoordinationError, Patience, metrics::Metrics};
+use super::{
+    CoordinationError, Patience,
+    link::{Link, Mark},
+    metrics::Metrics,
+};
 
 /// The generated client over any transport.
-pub(super) type Client = CoordinatorClient<Transport>;
+pub(super) type Client = CoordinatorClient<InterceptedService<Transport, Mark>>;
 
 /// Repeats calls that failed in transit, with jittered pauses, until patience ends.
 #[derive(Clone)]
 pub(super) struct Caller {
     client: Client,
+    link: Link,
     patience: Patience,
     metrics: Metrics,
 }
@@ -26,7 +31,9 @@ impl fmt::Debug for Caller {
 
 impl Caller {
     pub(super) fn new(transport: Transport, patience: Patience) -> Self {
-        Self { client: CoordinatorClient::new(transport), patience, metrics: Metrics::new() }
+        let link = Link::default();
+        let client = CoordinatorClient::with_interceptor(transport, link.mark());
+        Self { client, link, patience, metrics: Metrics::new() }
     }
 
     /// A client for one call.
@@ -57,7 +64,7 @@ impl Caller {
         let mut tries = 0;
         loop {
             tries += 1;
-            let status = match one(self.patience.call, make(self.client())).await {
+            let status = match self.one(self.patience.call, make(self.client())).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
@@ -74,16 +81,60 @@ impl Caller {
             tokio::time::sleep(wait).await;
         }
     }
+
+    /// One try, bounded.
+    pub(super) async fn one<T>(
+        &self,
+        timeout: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        let sent = Instant::now();
+        let answer = match tokio::time::timeout(timeout, call).await {
+            Ok(answer) => answer.map(Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded(format!("no answer within {timeout:?}"))),
+        };
+        match &answer {
+            // The coordinator itself asks to wait: another one has the same budget.
+            Err(status) if is_transient(status) && status.code() != Code::ResourceExhausted => {
+                self.link.failed(sent);
+            }
+            _ => self.link.answered(sent),
+        }
+        answer
+    }
+
+    /// One try at a call whose answer goes on.
+    pub(super) async fn stream<T>(
+        &self,
+        call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
+    ) -> Result<Answers<T>, Status> {
+        let left = self.link.left();
+        let stream = self.one(self.patience.call, call).await?;
+        Ok(Answers { stream, left })
+    }
+
+    /// A call that was sent at this time should have been answered by now; it is still waited for.
+    pub(super) fn late(&self, sent: Instant) {
+        self.link.failed(sent);
+    }
 }
 
-/// One try, bounded.
-pub(super) async fn one<T>(
-    timeout: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Status> {
-    match tokio::time::timeout(timeout, call).await {
-        Ok(answer) => answer.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {timeout:?}"))),
+/// A streamed answer. It ends with an error when its connection is left, which it would otherwise
+/// outlive in silence.
+#[derive(Debug)]
+pub(super) struct Answers<T> {
+    stream: Streaming<T>,
+    left: watch::Receiver<u64>,
+}
+
+impl<T> Answers<T> {
+    /// The next one. Cancel safe.
+    pub(super) async fn message(&mut self) -> Result<Option<T>, Status> {
+        tokio::select! {
+            biased;
+            message = self.stream.message() => message,
+            _ = self.left.changed() => Err(Status::unavailable("the connection was left")),
+        }
     }
 }
 

@@ -3,11 +3,11 @@ use std::{fmt, str::FromStr};
 use bytes::Bytes;
 use sluice_model::{Digest, Epoch, IngestorName, Pointer, Position};
 use sluice_proto::v1 as pb;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
     Coordination, CoordinationError, Lock,
-    call::{self, Caller, Pause},
+    call::{self, Answers, Caller, Pause},
     wire,
 };
 
@@ -149,12 +149,14 @@ pub enum AuditKind {
     Gap,
     Generation,
     Diverged,
+    /// The owner judged itself unfit and gave the lock to a replica that waits.
+    Unfit,
     /// A word in lower case that this version does not know.
     Other(String),
 }
 
 /// Every kind with a name of its own.
-const KINDS: [(AuditKind, &str); 16] = [
+const KINDS: [(AuditKind, &str); 17] = [
     (AuditKind::Owned, "owned"),
     (AuditKind::Released, "released"),
     (AuditKind::Lost, "lost"),
@@ -171,6 +173,7 @@ const KINDS: [(AuditKind, &str); 16] = [
     (AuditKind::Gap, "gap"),
     (AuditKind::Generation, "generation"),
     (AuditKind::Diverged, "diverged"),
+    (AuditKind::Unfit, "unfit"),
 ];
 
 impl AuditKind {
@@ -409,7 +412,7 @@ pub struct ControlWatch {
     caller: Caller,
     ingestor: IngestorName,
     told: Option<Control>,
-    stream: Option<Streaming<pb::IngestorControl>>,
+    stream: Option<Answers<pb::IngestorControl>>,
     pause: Pause,
 }
 
@@ -452,8 +455,7 @@ impl ControlWatch {
             none => {
                 let request = pb::WatchControlRequest { ingestor: self.ingestor.to_string() };
                 let mut client = self.caller.client();
-                let timeout = self.caller.patience().call;
-                none.insert(call::one(timeout, client.watch_control(request)).await?)
+                none.insert(self.caller.stream(client.watch_control(request)).await?)
             }
         };
         stream.message().await?.ok_or_else(|| Status::unavailable("the answer ended"))

@@ -5,18 +5,23 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use sluice_proto::v1 as pb;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
-use super::{
-    LostCause,
-    call::{self, Caller},
-    clock, wire,
-};
+use super::{LostCause, call::Caller, clock, wire};
 
 /// Renewals are tried this many times as often after a failure.
 const HURRY: u32 = 4;
+/// The next try at a renewal begins after this part of the time that a lease is believed in, while
+/// those before are still waited for: three of them, the third over another connection, fit
+/// between the moment a renewal is due and the deadline.
+const NEXT_TRY: u32 = 8;
+/// Tries at a renewal that are waited for at once.
+const TRIES: usize = 6;
 
 /// One lease: what is believed of it, and the nonces wanted under it. Lost once is lost for ever.
 #[derive(Debug)]
@@ -92,7 +97,8 @@ impl Lease {
     /// Renews until the store says it ended or the deadline passes. The deadline is looked at on
     /// the boot clock at least twice a second, so that waking from a long sleep is noticed.
     pub(super) async fn renew(&self, caller: &Caller) {
-        let pace = self.ttl / 3;
+        let believed = self.ttl.saturating_sub(clock::margin(self.ttl));
+        let pace = (self.ttl / 3).min(believed / 2);
         let tick = (self.ttl / 20).clamp(Duration::from_millis(20), Duration::from_millis(500));
         let mut due = clock::boottime() + clock::nanos(pace);
         loop {
@@ -110,7 +116,7 @@ impl Lease {
             }
             let wait = tokio::select! {
                 () = self.expiry(tick) => continue,
-                renewed = self.keep_alive(caller, pace) => match renewed {
+                renewed = self.keep_alive(caller, believed) => match renewed {
                     Ok(true) => pace,
                     Ok(false) => { self.lose(LostCause::SessionLost); return; }
                     Err(status) => {
@@ -129,13 +135,41 @@ impl Lease {
         }
     }
 
-    async fn keep_alive(&self, caller: &Caller, timeout: Duration) -> Result<bool, tonic::Status> {
+    /// Renews, with one more try whenever the last one is late. False if the lease has ended; an
+    /// error once every try has failed.
+    async fn keep_alive(&self, caller: &Caller, believed: Duration) -> Result<bool, Status> {
         let _in_flight = self.in_flight.lock().await;
         let nonces = self.wanted.lock().iter().cloned().collect();
         let request = pb::KeepAliveRequest { session: self.id, nonces };
+        let mut tries = FuturesUnordered::new();
+        loop {
+            let sent = Instant::now();
+            if tries.len() < TRIES {
+                tries.push(self.try_once(caller, request.clone(), believed));
+            }
+            let late = sent + believed / NEXT_TRY;
+            while let Ok(answer) = timeout_at(late, tries.next()).await {
+                match answer {
+                    Some(Err(status)) if tries.is_empty() => return Err(status),
+                    // One that is under way may still come through.
+                    Some(Err(_)) => {}
+                    Some(Ok(renewed)) => return Ok(renewed),
+                    None => return Err(Status::unavailable("no try was made")),
+                }
+            }
+            caller.late(sent);
+        }
+    }
+
+    async fn try_once(
+        &self,
+        caller: &Caller,
+        request: pb::KeepAliveRequest,
+        timeout: Duration,
+    ) -> Result<bool, Status> {
         let mut client = caller.client();
         let sent = clock::boottime();
-        let answer = call::one(timeout, client.keep_alive(request)).await?;
+        let answer = caller.one(timeout, client.keep_alive(request)).await?;
         let took = clock::boottime().saturating_sub(sent);
         caller.metrics().renewed(Duration::from_nanos(took));
         let remaining = wire::duration(answer.remaining.as_ref());

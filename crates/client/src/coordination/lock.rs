@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use sluice_model::Epoch;
 use sluice_proto::v1::{self as pb, acquire_response::State};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::{
     CoordinationError, LostCause, Member,
-    call::{self, Caller, Pause},
+    call::{self, Answers, Caller, Pause},
     clock,
     lease::Lease,
     metrics::Metrics,
@@ -77,7 +77,7 @@ impl Ticket {
     async fn queue(
         &self,
         request: &pb::AcquireRequest,
-    ) -> Result<Option<(Epoch, Streaming<pb::AcquireResponse>)>, CoordinationError> {
+    ) -> Result<Option<(Epoch, Answers<pb::AcquireResponse>)>, CoordinationError> {
         let mut pause = Pause::default();
         loop {
             let status = match self.follow(request, &mut pause).await {
@@ -102,7 +102,7 @@ impl Ticket {
         &self,
         request: &pb::AcquireRequest,
         pause: &mut Pause,
-    ) -> Result<Option<(Epoch, Streaming<pb::AcquireResponse>)>, Status> {
+    ) -> Result<Option<(Epoch, Answers<pb::AcquireResponse>)>, Status> {
         let mut stream = open(&self.caller, request).await?;
         while let Some(message) = stream.message().await? {
             match message.state {
@@ -140,7 +140,7 @@ impl Drop for Ticket {
         let (caller, request) = (self.caller.clone(), self.release_request());
         runtime.spawn(async move {
             let mut client = caller.client();
-            let answer = call::one(caller.patience().call, client.release(request)).await;
+            let answer = caller.one(caller.patience().call, client.release(request)).await;
             if let Err(status) = answer {
                 tracing::debug!(error = status.message(), "release left to the next keepalive");
             }
@@ -151,9 +151,9 @@ impl Drop for Ticket {
 async fn open(
     caller: &Caller,
     request: &pb::AcquireRequest,
-) -> Result<Streaming<pb::AcquireResponse>, Status> {
+) -> Result<Answers<pb::AcquireResponse>, Status> {
     let mut client = caller.client();
-    call::one(caller.patience().call, client.acquire(request.clone())).await
+    caller.stream(client.acquire(request.clone())).await
 }
 
 /// A lock that was acquired. Cheap to clone; when the last clone is dropped it is released in the
@@ -222,7 +222,7 @@ impl Lock {
         ticket: Ticket,
         epoch: Epoch,
         request: pb::AcquireRequest,
-        stream: Streaming<pb::AcquireResponse>,
+        stream: Answers<pb::AcquireResponse>,
     ) -> Self {
         let stop = CancellationToken::new();
         let state = Arc::new(Standing {
@@ -350,10 +350,12 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(self, mut stream: Streaming<pb::AcquireResponse>) {
+    async fn run(self, mut stream: Answers<pb::AcquireResponse>) {
         let mut pause = Pause::default();
         let cause = loop {
             tokio::select! {
+                // A session that was closed tells first; that its keys are gone comes of it.
+                biased;
                 cause = self.lease.lost() => break cause,
                 cause = self.follow(&mut stream, &mut pause) => if let Some(cause) = cause {
                     break cause;
@@ -373,7 +375,7 @@ impl Watcher {
     /// `None` when the call ended without a verdict.
     async fn follow(
         &self,
-        stream: &mut Streaming<pb::AcquireResponse>,
+        stream: &mut Answers<pb::AcquireResponse>,
         pause: &mut Pause,
     ) -> Option<LostCause> {
         loop {
@@ -401,7 +403,7 @@ impl Watcher {
         }
     }
 
-    async fn reopen(&self, pause: &mut Pause) -> Result<Streaming<pb::AcquireResponse>, LostCause> {
+    async fn reopen(&self, pause: &mut Pause) -> Result<Answers<pb::AcquireResponse>, LostCause> {
         loop {
             tokio::time::sleep(pause.next()).await;
             match open(&self.caller, &self.request).await {

@@ -7,7 +7,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     CoordinationError, Lock, Member,
-    call::{self, Caller, Pause},
+    call::{Caller, Pause},
     clock,
     lease::Lease,
     lock::Ticket,
@@ -205,7 +205,7 @@ async fn grant(caller: &Caller, options: &SessionOptions) -> Result<Lease, Coord
 async fn end(caller: &Caller, session: u64) {
     let mut client = caller.client();
     let request = pb::EndSessionRequest { session };
-    if let Err(status) = call::one(caller.patience().call, client.end_session(request)).await {
+    if let Err(status) = caller.one(caller.patience().call, client.end_session(request)).await {
         tracing::info!(session, error = status.message(), "session left to run out");
     }
 }

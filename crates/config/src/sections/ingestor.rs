@@ -27,6 +27,11 @@ pub struct Ingestor {
     /// How long a block may be missing in every feed until a gap is recorded. Absent: for ever.
     #[serde(default)]
     pub gap_after: Option<HumanDuration>,
+    /// How long the router may owe the owner an answer until the lock goes to a replica that
+    /// waits for it; one that is alone keeps it. Absent: three times `coordinator.lease_ttl`.
+    /// `0s`: for ever.
+    #[serde(default)]
+    pub unfit_after: Option<HumanDuration>,
     /// An owner whose source is so many blocks behind a replica's hands over. 0: never.
     #[serde(default)]
     pub lag_limit: u64,

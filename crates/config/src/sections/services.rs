@@ -28,7 +28,8 @@ impl Default for Listen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Connect {
-    /// The coordinator.
+    /// The coordinator; several replicas with commas between them, of which one is used until it
+    /// cannot be reached or does not answer.
     pub coordinator: String,
     /// The router.
     pub router: String,

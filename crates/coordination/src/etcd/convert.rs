@@ -206,6 +206,8 @@ fn verdict(error: &Error) -> Option<KvError> {
         }
         // Refused before it was proposed.
         Code::ResourceExhausted => Some(KvError::Unavailable(message)),
+        // Refused at the door: the member knows no leader.
+        Code::Unavailable if message.contains("no leader") => Some(KvError::Unavailable(message)),
         Code::InvalidArgument
         | Code::FailedPrecondition
         | Code::OutOfRange

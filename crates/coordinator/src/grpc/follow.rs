@@ -1,9 +1,9 @@
 //! The answers that go on: a lock, a control.
 
-use std::pin::Pin;
+use std::{future, pin::Pin};
 
-use futures_util::{Stream, stream};
-use sluice_coordination::{Acquisition, ControlWatch, LockState};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use sluice_coordination::{Acquisition, Error, LockState};
 use sluice_model::IngestorName;
 use sluice_proto::{reason, v1 as pb};
 use tokio::time::Instant;
@@ -16,96 +16,50 @@ pub(super) type LockStream = Answers<pb::AcquireResponse>;
 pub(super) type ControlStream = Answers<pb::IngestorControl>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// The states of a candidate, until it is lost or this coordinator stops.
+pub(super) fn lock(api: Api, acquisition: Acquisition) -> LockStream {
+    let (asked, mut waited, metrics) = (Instant::now(), false, api.metrics.clone());
+    let states = stream::unfold(acquisition, |mut acquisition| async move {
+        Some((acquisition.next().await?, acquisition))
+    });
+    let messages = states.map_ok(move |state| {
+        waited |= matches!(state, LockState::Waiting { .. });
+        if matches!(state, LockState::Owned { .. }) && waited {
+            metrics.acquired(asked.elapsed());
+        }
+        wire::lock_state(state)
+    });
+    answers(api, "Acquire", messages)
+}
+
+/// The states of a control, until the store fails or this coordinator stops.
+pub(super) fn control(api: Api, ingestor: IngestorName) -> ControlStream {
+    let watch = api.coordination.watch_control(&ingestor);
+    let states =
+        stream::unfold(watch, |mut watch| async move { Some((watch.next().await?, watch)) });
+    let messages = states.map_ok(move |control| wire::control::message(&ingestor, control));
+    answers(api, "WatchControl", messages)
+}
+
+/// Messages as long as there are some; the stop of this coordinator is told with the last one.
+fn answers<T: Send + 'static>(
+    api: Api,
+    call: &'static str,
+    messages: impl Stream<Item = Result<T, Error>> + Send + 'static,
+) -> Answers<T> {
+    let (closing, closed) = (api.closing.clone(), api.closing.clone().cancelled_owned());
+    let messages = messages.map_err(move |error| {
+        api.metrics.failed(call, &error);
+        status(&error)
+    });
+    let last = stream::once(async move { closing.is_cancelled().then(|| Err(stopping())) });
+    Box::pin(messages.take_until(closed).chain(last.filter_map(future::ready)))
+}
+
 fn stopping() -> Status {
     reason::status(
         Code::Unavailable,
         reason::STOPPING,
         "the coordinator stops; ask another, or again",
     )
-}
-
-/// Follows a candidate for one caller.
-struct Follower {
-    api: Api,
-    acquisition: Acquisition,
-    asked: Instant,
-    waited: bool,
-    ended: bool,
-}
-
-/// The states of a candidate, until it is lost or this coordinator stops.
-pub(super) fn lock(api: Api, acquisition: Acquisition) -> LockStream {
-    let asked = Instant::now();
-    let follower = Follower { api, acquisition, asked, waited: false, ended: false };
-    Box::pin(stream::unfold(follower, |mut follower| async move {
-        let state = follower.next().await?;
-        Some((state, follower))
-    }))
-}
-
-impl Follower {
-    async fn next(&mut self) -> Option<Result<pb::AcquireResponse, Status>> {
-        if self.ended {
-            return None;
-        }
-        let next = tokio::select! {
-            () = self.api.closing.cancelled() => {
-                self.ended = true;
-                return Some(Err(stopping()));
-            }
-            next = self.acquisition.next() => next?,
-        };
-        Some(match next {
-            Ok(state) => {
-                self.waited |= matches!(state, LockState::Waiting { .. });
-                if matches!(state, LockState::Owned { .. }) && self.waited {
-                    self.api.metrics.acquired(self.asked.elapsed());
-                }
-                Ok(wire::lock_state(state))
-            }
-            Err(error) => {
-                self.api.metrics.failed("Acquire", &error);
-                Err(status(&error))
-            }
-        })
-    }
-}
-
-struct Watcher {
-    api: Api,
-    ingestor: IngestorName,
-    watch: ControlWatch,
-    ended: bool,
-}
-
-/// The states of a control, until the store fails or this coordinator stops.
-pub(super) fn control(api: Api, ingestor: IngestorName) -> ControlStream {
-    let watch = api.coordination.watch_control(&ingestor);
-    let watcher = Watcher { api, ingestor, watch, ended: false };
-    Box::pin(stream::unfold(watcher, |mut watcher| async move {
-        let state = watcher.next().await?;
-        Some((state, watcher))
-    }))
-}
-
-impl Watcher {
-    async fn next(&mut self) -> Option<Result<pb::IngestorControl, Status>> {
-        if self.ended {
-            return None;
-        }
-        let next = tokio::select! {
-            () = self.api.closing.cancelled() => {
-                self.ended = true;
-                return Some(Err(stopping()));
-            }
-            next = self.watch.next() => next?,
-        };
-        Some(match next {
-            Ok(control) => Ok(wire::control::message(&self.ingestor, control)),
-            Err(error) => {
-                self.api.metrics.failed("WatchControl", &error);
-                Err(status(&error))
-            }
-        })
-    }
 }

@@ -2,24 +2,55 @@
 //!
 //! The last frame of a block is what makes it visible, so that is the one held back: everything
 //! before it may already be on its way, and is forgotten by the journal if the last never comes.
+//!
+//! ```text
+//!   ingest loop ─> [room: blocks and bytes] ─> asked about ahead ─> compared in order ─> journal
+//! ```
+//!
+//! The blocks behind the one that is compared are asked about meanwhile, so that the way to the
+//! other replica is paid once for many of them and not once for each. The line is worked off by
+//! whoever waits for the journal's acknowledgements: it has no task of its own and ends with the
+//! attempt.
 
-use std::{collections::HashMap, sync::Arc};
+mod gate;
+mod line;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
-use sluice_client::append::{AppendError, Open};
+use parking_lot::Mutex;
+use sluice_client::append::{Ack, AppendError, Open};
 use sluice_frame::{BlockEnd, Digester, Frame};
 use sluice_model::{Digest, Epoch, Generation, IngestorName, JournalId, Kind, Pointer};
 
-use super::{
-    Shared,
-    compare::{Comparer, Verdict},
-    peers::{Answer, Peer},
-};
+use super::Shared;
 use crate::{
-    seam::{FrameSink, Journals, Opened, StoredBlock},
+    seam::{AckSource, FrameSink, Journals, Opened, StoredBlock},
     spool::Place,
 };
+use gate::{Gate, Unconfirmed};
+use line::Line;
+
+/// How far the comparison with the second feed looks ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Blocks that wait to be confirmed. With 1 every block is asked about by itself.
+    pub blocks: usize,
+    /// Bytes of frames that wait; one frame beyond it is let in, whatever its size.
+    pub bytes: usize,
+}
+
+impl Default for Ahead {
+    /// More blocks than are usually under way, and as many bytes as wait for a connection.
+    fn default() -> Self {
+        Self { blocks: 64, bytes: 8 << 20 }
+    }
+}
 
 /// Journals behind the gate.
 #[derive(Debug)]
@@ -42,15 +73,17 @@ impl Journals for Agreeing {
     }
 
     async fn open(&self, open: Open) -> Result<Opened, AppendError> {
-        let opened = self.inner.open(open).await?;
-        let head = opened.head.as_ref();
-        let gated = Gated {
-            inner: opened.frames,
-            gate: Gate::new(self.shared.clone()),
-            tail: head.map_or_else(Place::default, |head| (head.generation, head.pointer.clone())),
-            digester: None,
-        };
-        Ok(Opened { frames: Box::new(gated), ..opened })
+        let Opened { frames, acks, head } = self.inner.open(open).await?;
+        let tail = head.as_ref();
+        let tail = tail.map_or_else(Place::default, |at| (at.generation, at.pointer.clone()));
+        let (line, entries) = line::line(self.shared.options.ahead);
+        let gate = Gate::new(self.shared.clone());
+        let passing = Box::pin(entries.pass(frames, gate));
+        Ok(Opened {
+            frames: Box::new(Gated { line, tail, digester: None }),
+            acks: Box::new(GatedAcks { inner: acks, passing: Mutex::new(Some(passing)) }),
+            head,
+        })
     }
 
     async fn fence(&self, ingestor: &IngestorName) -> Result<Epoch, AppendError> {
@@ -67,12 +100,11 @@ impl Journals for Agreeing {
     }
 }
 
-/// Frames on their way through the gate.
+/// Frames on their way into the line.
 struct Gated {
-    inner: Box<dyn FrameSink>,
-    gate: Gate,
-    /// The last block or record in the journal or before the gate's other side. The journal itself
-    /// compares what is sent again.
+    line: Line,
+    /// The last block or record in the journal or in the line. The journal itself compares what
+    /// is sent again.
     tail: Place,
     digester: Option<Digester>,
 }
@@ -84,12 +116,12 @@ impl FrameSink for Gated {
         let place = (header.generation, header.pointer.clone());
         if header.kind != Kind::Block {
             // What an operator or the passing of time decided needs no second feed.
-            self.inner.send(frame).await?;
+            self.line.put(frame, None).await?;
             self.tail = place;
             return Ok(());
         }
         if place <= self.tail {
-            return self.inner.send(frame).await;
+            return self.line.put(frame, None).await;
         }
         if header.part == 0 {
             let (generation, pointer) = place.clone();
@@ -104,111 +136,44 @@ impl FrameSink for Gated {
         {
             let mut end = BlockEnd::default();
             digester.finish().fill(Digest::ZERO, &mut end);
-            self.gate.confirmed(&place, &end).await;
-            self.inner.send(frame).await?;
+            let block = Unconfirmed { place: place.clone(), end };
+            self.line.put(frame, Some(block)).await?;
             self.tail = place;
             return Ok(());
         }
-        self.inner.send(frame).await
+        self.line.put(frame, None).await
     }
 }
 
-/// Asks the other feeds.
-pub(super) struct Gate {
-    shared: Arc<Shared>,
-    /// Per replica, which stores it was seen to capture.
-    comparers: HashMap<String, Comparer>,
+type Passing = Pin<Box<dyn Future<Output = AppendError> + Send>>;
+
+/// Acknowledgements; whoever waits for them works the line off.
+struct GatedAcks {
+    inner: Box<dyn AckSource>,
+    /// Until it has failed. The lock is never waited for: it only lets the future be shared.
+    passing: Mutex<Option<Passing>>,
 }
 
-impl Gate {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, comparers: HashMap::new() }
-    }
-
-    /// Returns when another feed has the same block; until then nothing goes on. Differing feeds
-    /// halt the ingestor, which ends this wait from outside.
-    pub(super) async fn confirmed(&mut self, place: &Place, ours: &BlockEnd) {
-        let shared = self.shared.clone();
-        let (ingestor, timing) = (&shared.ingestor, shared.options.timing);
-        let supplier = shared.supplier(&place.1);
-        let mut halted = false;
-        loop {
-            let mut peers = shared.seams.peers.standbys(ingestor).await;
-            // A replica that gave the block is the feed that is to be confirmed.
-            peers.retain(|peer| supplier.as_deref() != Some(peer.name()));
-            let round = self.ask(&peers, place, ours).await;
-            match round {
-                Round::Confirmed => {
-                    shared.note("agree", None);
-                    shared.metrics.waiting(ingestor, false);
-                    return;
-                }
-                Round::Differs(cause) if !halted => {
-                    shared.metrics.compared(ingestor, "diverged");
-                    shared.note("agree", Some(cause.clone()));
-                    match shared.seams.operator.halt(ingestor, &cause).await {
-                        Ok(()) => halted = true,
-                        Err(error) => {
-                            tracing::error!(%ingestor, %error, cause, "two feeds differ; the ingestor cannot be halted yet");
-                        }
-                    }
-                }
-                Round::Differs(_) => {}
-                Round::Waits(told) => {
-                    let told = format!("block {} waits for a second feed: {told}", place.1);
-                    shared.note("agree", Some(told));
+#[async_trait]
+impl AckSource for GatedAcks {
+    async fn next(&mut self) -> Result<Option<Ack>, AppendError> {
+        let Self { inner, passing } = self;
+        let passing = passing.get_mut();
+        let mut next = pin!(inner.next());
+        poll_fn(|context| {
+            if let Some(line) = passing
+                && let Poll::Ready(error) = line.as_mut().poll(context)
+            {
+                *passing = None;
+                // Where the stream has ended, the acknowledgements tell why.
+                if !matches!(error, AppendError::Ended) {
+                    return Poll::Ready(Err(error));
                 }
             }
-            shared.metrics.waiting(ingestor, true);
-            tokio::time::sleep(timing.tick / 4).await;
-        }
+            next.as_mut().poll(context)
+        })
+        .await
     }
-
-    async fn ask(&mut self, peers: &[Arc<dyn Peer>], place: &Place, ours: &BlockEnd) -> Round {
-        let (ingestor, wait) = (self.shared.ingestor.clone(), self.shared.options.timing.ask);
-        let asked = peers.iter().map(|peer| peer.digests(&ingestor, place, wait));
-        let answers = join_all(asked).await;
-        self.comparers.retain(|name, _| peers.iter().any(|peer| peer.name() == name));
-        let (mut differs, mut waits) = (None, Vec::new());
-        for (peer, answer) in peers.iter().zip(answers) {
-            let name = peer.name();
-            match answer {
-                Ok(Answer::Captured(theirs)) => {
-                    let comparer = self.comparers.entry(name.to_owned()).or_default();
-                    match comparer.compare(ours, &theirs) {
-                        // Nothing in common is no second opinion.
-                        Verdict::Agree { compared: 0, alone, .. } if !alone.is_empty() => {
-                            waits.push(format!("{name} has none of its stores"));
-                        }
-                        Verdict::Agree { .. } => return Round::Confirmed,
-                        Verdict::Differ(difference) => {
-                            differs = Some(format!(
-                                "block {}: the owner's feed and that of {name} differ in {difference}",
-                                place.1
-                            ));
-                        }
-                    }
-                }
-                Ok(Answer::Pending) => waits.push(format!("{name} has not got so far")),
-                Ok(Answer::Passed) => waits.push(format!("{name} does not have it")),
-                Err(error) => waits.push(format!("{name}: {error}")),
-            }
-        }
-        match differs {
-            Some(cause) => Round::Differs(cause),
-            None if waits.is_empty() => {
-                Round::Waits("no other replica waits for the ingestor".to_owned())
-            }
-            None => Round::Waits(waits.join("; ")),
-        }
-    }
-}
-
-/// What the other feeds say.
-enum Round {
-    Confirmed,
-    Differs(String),
-    Waits(String),
 }
 
 impl std::fmt::Debug for dyn Journals {
@@ -216,3 +181,6 @@ impl std::fmt::Debug for dyn Journals {
         f.write_str("Journals")
     }
 }
+
+#[cfg(test)]
+mod tests;

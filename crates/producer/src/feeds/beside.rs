@@ -124,6 +124,7 @@ impl Beside {
             progress.capturing = true;
             progress.cause = String::new();
             progress.synced = Some(start.reached());
+            progress.height = start.after.as_ref().map_or(0, |head| head.height);
         });
         let assembler = Assembler::new(
             shared.ingestor.clone(),

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_frame::{BlockEnd, StateDigest};
-use sluice_model::Digest;
+use sluice_model::{Digest, Pointer};
 
 /// Most stores remembered per feed. Those beyond are compared only where both feeds have them.
 const REMEMBERED: usize = 4096;
@@ -41,14 +41,13 @@ pub struct Difference {
     pub theirs: Option<Digest>,
 }
 
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let side = |digest: &Option<Digest>| {
-            digest.as_ref().map_or_else(|| "no change".to_owned(), |digest| digest.short())
-        };
-        let (ours, theirs) = (side(&self.ours), side(&self.theirs));
-        write!(f, "store {}: {ours} here, {theirs} there", self.store)
-    }
+/// A difference as people are told of it: the block, the store, and both sides with their names.
+pub fn alarm(at: &Pointer, difference: &Difference, ours: &str, theirs: &str) -> String {
+    let side = |digest: &Option<Digest>| {
+        digest.as_ref().map_or_else(|| "unchanged".to_owned(), |digest| digest.short())
+    };
+    let Difference { store, ours: own, theirs: other } = difference;
+    format!("block {at}: store {store} is {} in {ours} and {} in {theirs}", side(own), side(other))
 }
 
 /// Compares the blocks of two feeds, in order.
@@ -123,7 +122,8 @@ mod tests {
             comparer.compare(&end(&[("acc", 1), ("bank", 2)]), &end(&[("acc", 1), ("bank", 3)]));
         let Verdict::Differ(difference) = verdict else { panic!("{verdict:?}") };
         assert_eq!(difference.store, "bank");
-        assert!(difference.to_string().starts_with("store bank: 0202"), "{difference}");
+        let told = alarm(&Pointer::from_height(7), &difference, "the one", "the other");
+        assert_eq!(told, "block 7: store bank is 02020202 in the one and 03030303 in the other");
     }
 
     #[test]
@@ -137,7 +137,8 @@ mod tests {
         let verdict = comparer.compare(&end(&[("bank", 2)]), &both);
         let Verdict::Differ(difference) = verdict else { panic!("{verdict:?}") };
         assert_eq!((difference.store.as_str(), difference.ours), ("acc", None));
-        assert!(difference.to_string().contains("no change here"), "{difference}");
+        let told = alarm(&Pointer::from_height(8), &difference, "the one", "the other");
+        assert_eq!(told, "block 8: store acc is unchanged in the one and 04040404 in the other");
     }
 
     #[test]

@@ -55,8 +55,8 @@ impl pb::spool_server::Spool for SpoolApi {
         request: Request<pb::SpoolStateRequest>,
     ) -> Result<Response<pb::SpoolStateResponse>, Status> {
         let handle = self.spool(&request.get_ref().ingestor)?;
-        let Progress { capturing, cause, .. } = handle.progress();
-        let state = handle.with(|spool| {
+        let Progress { capturing, cause, synced, height: reached_height } = handle.progress();
+        let state = handle.with(move |spool| {
             let last = spool.last();
             Ok(pb::SpoolStateResponse {
                 pointer: last.map(|(place, _)| place.1.to_bytes()).unwrap_or_default(),
@@ -65,11 +65,14 @@ impl pb::spool_server::Spool for SpoolApi {
                 bytes: spool.bytes(),
                 limit: spool.limit(),
                 diverged: spool.diverged() as u64,
+                reached_height,
                 ..pb::SpoolStateResponse::default()
             })
         });
         let mut state = state.await.map_err(|error| status(&error))?;
         (state.beside, state.cause) = (capturing, cause);
+        state.reached = synced.map(|(_, pointer)| pointer.to_bytes()).unwrap_or_default();
+        state.source_height = handle.source_height();
         Ok(Response::new(state))
     }
 

@@ -7,9 +7,19 @@
 
 use async_trait::async_trait;
 use sluice_client::coordination::{
-    ActionKind, AuditEntry, AuditKind, Coordination, CoordinationError,
+    ActionKind, AuditEntry, AuditKind, Coordination, CoordinationError, Paused,
 };
 use sluice_model::{Epoch, IngestorName};
+use sluice_proto::reason;
+use tonic::Code;
+
+/// How the reason of such a halt begins; the same pause with another reason is an operator's.
+const ALARM: &str = "two feeds differ: ";
+
+/// True if feeds that differ hold the ingestor, and not an operator's wish.
+pub fn is_alarm(paused: &Paused) -> bool {
+    paused.reason.starts_with(ALARM)
+}
 
 /// Operates an ingestor, as people do by the command line.
 ///
@@ -18,7 +28,8 @@ use sluice_model::{Epoch, IngestorName};
 /// another block for long, nor does one after a restart of everything.
 #[async_trait]
 pub trait Operator: Send + Sync {
-    /// Halts the ingestor until somebody resumes it, and writes why into its trail.
+    /// Halts the ingestor until somebody resumes it, and writes why into its trail. Fails while
+    /// an operator has paused it: their resuming must not end a halt that they were not shown.
     async fn halt(&self, ingestor: &IngestorName, cause: &str) -> Result<(), CoordinationError>;
     /// Asks the owner to give the lock to who waits for it.
     async fn hand_over(
@@ -46,8 +57,18 @@ impl RemoteOperator {
 #[async_trait]
 impl Operator for RemoteOperator {
     async fn halt(&self, ingestor: &IngestorName, cause: &str) -> Result<(), CoordinationError> {
+        let cause = &format!("{ALARM}{cause}");
         // The halt first: an entry in the trail stops nobody.
-        self.coordination.set_paused(ingestor, true, &self.actor, cause).await?;
+        let control = self.coordination.set_paused(ingestor, true, &self.actor, cause).await?;
+        // A pause that is there stays as it is.
+        if let Some(paused) = control.paused.filter(|paused| !is_alarm(paused)) {
+            return Err(CoordinationError::Refused {
+                call: "SetPaused",
+                code: Code::FailedPrecondition,
+                reason: reason::CONFLICT.to_owned(),
+                message: format!("{} has paused it; it is halted once resumed", paused.by),
+            });
+        }
         let kind = AuditKind::Diverged;
         let entry = AuditEntry::new(ingestor.clone(), kind, &self.actor, Epoch::ZERO, cause);
         if let Err(error) = self.coordination.audit(&entry).await {

@@ -57,6 +57,8 @@ impl fmt::Debug for Dial {
 /// answers with an error; nobody depends on one.
 #[async_trait]
 pub trait Peers: Send + Sync {
+    /// Where this process is, for people.
+    fn here(&self) -> &str;
     /// Those that wait for the ingestor's lock, without this process.
     async fn standbys(&self, ingestor: &IngestorName) -> Vec<Arc<dyn Peer>>;
     /// What the owner does; `None` if nobody can tell, or if it is this process.
@@ -159,6 +161,10 @@ impl RemotePeers {
 
 #[async_trait]
 impl Peers for RemotePeers {
+    fn here(&self) -> &str {
+        &self.own
+    }
+
     async fn standbys(&self, ingestor: &IngestorName) -> Vec<Arc<dyn Peer>> {
         let waiters = self.lock(ingestor).await.map(|lock| lock.waiters).unwrap_or_default();
         let mut peers: Vec<Arc<dyn Peer>> = Vec::new();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     assemble::Assembler,
-    compare::{Comparer, Verdict},
+    compare::{Comparer, Verdict, alarm},
     lag::Lag,
     spooling,
     tail::{JournalBlock, Tail, TailError, Told},
@@ -102,6 +102,8 @@ pub(super) struct Session<'a> {
     durable_height: u64,
     /// A difference that could not be told yet.
     alarm: Option<(JournalBlock, String)>,
+    /// It is time to tell it: at once, and then now and then.
+    alarm_due: bool,
     lag: Lag,
     progressed: bool,
 }
@@ -132,6 +134,7 @@ impl<'a> Session<'a> {
             owed: VecDeque::new(),
             pending: None,
             alarm: None,
+            alarm_due: false,
             lag: Lag::default(),
             progressed: false,
         }
@@ -194,7 +197,10 @@ impl<'a> Session<'a> {
     /// Takes what the source gives.
     async fn item(&mut self, item: Item) -> Result<(), BesideError> {
         match &item {
-            Item::Progress { source_height } => self.shared.status.source_height(*source_height),
+            Item::Progress { source_height } => {
+                self.shared.status.source_height(*source_height);
+                self.shared.spool.source_has(*source_height);
+            }
             Item::Finished => self.finished = true,
             _ => {}
         }
@@ -240,7 +246,7 @@ impl<'a> Session<'a> {
 
     async fn sync(&mut self) -> Result<(), BesideError> {
         self.unsynced = false;
-        Ok(self.shared.spool.sync(self.reached.clone()).await?)
+        Ok(self.shared.spool.sync(self.reached.clone(), self.height).await?)
     }
 
     /// Takes what the journal tells.
@@ -331,13 +337,13 @@ impl<'a> Session<'a> {
                 }
                 Verdict::Differ(difference) => {
                     shared.metrics.compared(&shared.ingestor, "diverged");
-                    let cause = format!(
-                        "block {}: two feeds differ (this replica's, here, and the journal's, \
-                         there) in {difference}; appends are halted. Compare the nodes, then \
-                         resume: sluice ingestors resume {}",
-                        block.head.pointer, shared.ingestor
-                    );
-                    self.alarm = Some((block, cause));
+                    let peers = &shared.seams.peers;
+                    let ours = format!("the feed of {}", peers.here());
+                    let owner = peers.owner(&shared.ingestor).await;
+                    let owner = owner.map_or_else(String::new, |own| format!(" {}", own.address));
+                    let theirs = format!("the journal, from the owner{owner}");
+                    let cause = alarm(&block.head.pointer, &difference, &ours, &theirs);
+                    (self.alarm, self.alarm_due) = (Some((block, cause)), true);
                     return Ok(self.raise(source).await?.then_some(Ended::Again));
                 }
             },
@@ -401,9 +407,10 @@ impl<'a> Session<'a> {
 
     /// Halts the ingestor. True when that is done and remembered.
     async fn raise(&mut self, source: &mut dyn Source) -> Result<bool, BesideError> {
-        let Some((block, cause)) = &self.alarm else { return Ok(false) };
+        let due = mem::take(&mut self.alarm_due);
+        let Some((block, cause)) = self.alarm.as_ref().filter(|_| due) else { return Ok(false) };
         let shared = self.shared;
-        shared.note("diverged", Some(cause.clone()));
+        shared.note("diverged", Some(format!("two feeds differ: {cause}")));
         if let Err(error) = shared.seams.operator.halt(&shared.ingestor, cause).await {
             tracing::error!(ingestor = %shared.ingestor, %error, cause, "two feeds differ; the ingestor cannot be halted yet");
             return Ok(false);
@@ -422,6 +429,7 @@ impl<'a> Session<'a> {
     }
 
     async fn tick(&mut self) -> Result<Option<Ended>, BesideError> {
+        self.alarm_due = true;
         self.spool().await?;
         let numbers = self
             .shared

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use sluice_client::coordination::CoordinationError;
-use sluice_frame::{BlockEnd, Frame, StateDigest, put_change};
+use sluice_frame::{BlockEnd, Frame, put_change};
 use sluice_model::{Digest, Generation, Head, Op, Position};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
@@ -26,11 +26,11 @@ use crate::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn ingestor() -> IngestorName {
+pub(super) fn ingestor() -> IngestorName {
     "chain".parse().unwrap()
 }
 
-fn at(height: u64) -> Pointer {
+pub(super) fn at(height: u64) -> Pointer {
     Pointer::from_height(height)
 }
 
@@ -50,7 +50,7 @@ fn items(height: u64, store: &str, value: &[u8]) -> Vec<Item> {
 }
 
 /// What a feed with this block would be told by.
-fn end_of(height: u64, store: &str, value: &[u8]) -> BlockEnd {
+pub(super) fn end_of(height: u64, store: &str, value: &[u8]) -> BlockEnd {
     let topics = TopicRules::default();
     let mut stores = Stores::new(&["*".to_owned()]).unwrap();
     let mut assembler = Assembler::new(ingestor(), Generation(0), &topics, 1 << 20, at(height - 1));
@@ -79,18 +79,18 @@ fn head(generation: u32, height: u64) -> Head {
 
 /// A world of fakes.
 #[derive(Default)]
-struct World {
-    head: Mutex<Option<Head>>,
+pub(super) struct World {
+    pub(super) head: Mutex<Option<Head>>,
     /// Where each tail began.
-    followed: Mutex<Vec<Since>>,
+    pub(super) followed: Mutex<Vec<Since>>,
     /// What every later tail tells, in order.
-    tail: Mutex<VecDeque<Told>>,
+    pub(super) tail: Mutex<VecDeque<Told>>,
     /// Refuse to begin in the middle.
-    trimmed: bool,
+    pub(super) trimmed: bool,
     /// Calls to halt that fail before one succeeds.
-    deaf: Mutex<u32>,
-    halts: Mutex<Vec<String>>,
-    answers: Mutex<Vec<Answer>>,
+    pub(super) deaf: Mutex<u32>,
+    pub(super) halts: Mutex<Vec<String>>,
+    pub(super) answers: Mutex<Vec<Answer>>,
 }
 
 struct FakeTail(Arc<World>);
@@ -146,6 +146,10 @@ impl Operator for Fake {
 
 #[async_trait]
 impl Peers for Fake {
+    fn here(&self) -> &str {
+        "http://here.test"
+    }
+
     async fn standbys(&self, _: &IngestorName) -> Vec<Arc<dyn Peer>> {
         vec![Arc::new(Self(self.0.clone()))]
     }
@@ -214,19 +218,23 @@ struct Standby {
     _dir: TempDir,
 }
 
-fn options(dir: &std::path::Path) -> FeedOptions {
+pub(super) fn options(dir: &std::path::Path) -> FeedOptions {
     let quick = Duration::from_millis(5);
     let timing = Timing { settle: quick, tick: quick, ask: quick, fill: quick, retry: quick };
     let spool_dir = dir.join("spool");
     FeedOptions { beside: true, spool_dir, spool_bytes: 1 << 20, timing, ..FeedOptions::default() }
 }
 
-fn feeds(world: &Arc<World>, options: FeedOptions) -> Feeds {
+pub(super) fn feeds(world: &Arc<World>, options: FeedOptions) -> Feeds {
+    feeds_of(world, Arc::new(Fake(world.clone())), options)
+}
+
+/// The same with other replicas.
+pub(super) fn feeds_of(world: &Arc<World>, peers: Arc<dyn Peers>, options: FeedOptions) -> Feeds {
     let meter = opentelemetry::global::meter("test");
     let status = StatusCell::new(ingestor(), "test", Notes::default(), Metrics::new(&meter));
     let fake = || Fake(world.clone());
-    let seams =
-        Seams { peers: Arc::new(fake()), tails: Arc::new(fake()), operator: Arc::new(fake()) };
+    let seams = Seams { peers, tails: Arc::new(fake()), operator: Arc::new(fake()) };
     Feeds::new(options, seams, status, FeedMetrics::new(&meter)).unwrap()
 }
 
@@ -382,45 +390,4 @@ async fn goes_on_behind_the_spool_and_compares_from_its_oldest_block() {
     assert_eq!(*after.lock(), [Some(4)], "the source, behind the spool's last");
     let oldest = Since::After(Position::end_of(Generation(0), at(1)));
     assert_eq!(world.followed.lock()[..2], [oldest, Since::Earliest], "retention has passed it");
-}
-
-/// What the gate says to a feed that gives these answers, one after the other.
-async fn gate(answers: Vec<Answer>, ours: &BlockEnd) -> (bool, Vec<String>, Vec<String>) {
-    let dir = TempDir::new().unwrap();
-    let world = Arc::new(World { answers: Mutex::new(answers), ..World::default() });
-    let feeds = feeds(&world, FeedOptions { agree: 2, ..options(dir.path()) });
-    let mut gate = agree::Gate::new(feeds.shared.clone());
-    let place = (Generation(0), at(1));
-    let confirmed = gate.confirmed(&place, ours);
-    let confirmed = timeout(Duration::from_millis(300), confirmed).await.is_ok();
-    let halts = world.halts.lock().clone();
-    (confirmed, halts, feeds.shared.status.message().repairs)
-}
-
-#[tokio::test]
-async fn the_gate_opens_for_the_same_waits_for_what_is_to_come_and_halts_for_another() {
-    let ours = end_of(1, "bank", b"a");
-    let same = || Answer::Captured(end_of(1, "bank", b"a"));
-    let (confirmed, halts, notes) =
-        gate(vec![Answer::Pending, Answer::Pending, same()], &ours).await;
-    assert!(confirmed && halts.is_empty() && notes.is_empty(), "{halts:?} {notes:?}");
-    let (confirmed, halts, notes) = gate(vec![Answer::Passed], &ours).await;
-    assert!(!confirmed && halts.is_empty());
-    assert!(notes[0].contains("http://peer.test does not have it"), "{notes:?}");
-    let other = Answer::Captured(end_of(1, "bank", b"b"));
-    let (confirmed, halts, _) = gate(vec![other], &ours).await;
-    assert!(!confirmed);
-    assert_eq!(halts.len(), 1, "told once");
-    assert!(halts[0].contains("block 1") && halts[0].contains("store bank"), "{halts:?}");
-}
-
-#[tokio::test]
-async fn the_gate_takes_no_feed_for_a_second_one_that_captures_none_of_the_stores() {
-    let elsewhere = Answer::Captured(BlockEnd {
-        states: vec![StateDigest { store: "gov".to_owned(), digest: Digest::ZERO }],
-        ..BlockEnd::default()
-    });
-    let (confirmed, halts, notes) = gate(vec![elsewhere], &end_of(1, "bank", b"a")).await;
-    assert!(!confirmed && halts.is_empty());
-    assert!(notes[0].contains("has none of its stores"), "{notes:?}");
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use sluice_client::{
     append::{AppendError, Open},
-    coordination::{Commit, CommitRecord, CoordinationError},
+    coordination::{ActionKind, Commit, CommitRecord, CoordinationError},
 };
 use sluice_model::{Durability, Generation, Head, JournalId, Pointer};
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use super::{
     window::Window,
 };
 use crate::{
+    contact,
     policy::{Failure, Outcome},
     seam::{Opened, Ownership},
     source::{Feed, SourceError},
@@ -50,10 +51,11 @@ impl Ingest {
     /// acknowledged is committed, if the lock still allows it.
     pub(super) async fn attempt(&mut self, lock: &Arc<dyn Ownership>, since: Instant) -> Outcome {
         let mut running = Running::default();
-        let lost = lock.lost();
+        let (lost, unfit) = (lock.lost(), self.fitness().lost());
         let outcome = tokio::select! {
             biased;
             cause = lost => Outcome::Lost(cause.to_string()),
+            cause = unfit => Outcome::Unfit(cause),
             outcome = self.work(lock, since, &mut running) => outcome,
         };
         if let Some(feed) = running.feed {
@@ -218,6 +220,7 @@ impl Ingest {
         }
         let opened = match self.open_once(lock, journal.id).await {
             Err(AppendError::Fenced(cause)) => self.open_raised(lock, journal.id, cause).await?,
+            Err(AppendError::NotHere(cause)) => self.open_lost(lock, journal.id, &cause).await?,
             other => other.map_err(|error| append_failed(&error, None))?,
         };
         let head = opened.head.as_ref();
@@ -266,6 +269,29 @@ impl Ingest {
             }
             Err(error) => return Err(coordination_failed(&error)),
         }
+        self.open_once(lock, id).await.map_err(|error| append_failed(&error, None))
+    }
+
+    /// The router's volume lacks a journal that has blocks. It may be mounted yet, so it is asked
+    /// for again and again; only an operator who accepts the loss gets an empty one in its place.
+    async fn open_lost(
+        &self,
+        lock: &Arc<dyn Ownership>,
+        id: JournalId,
+        cause: &str,
+    ) -> Result<Opened, Outcome> {
+        let ingestor = &self.parts.ingestor;
+        let action = self.orders.action().map(|action| action.kind);
+        if action != Some(ActionKind::AcceptLoss) {
+            let told = format!(
+                "{cause}; bring its volume back, or accept that it is lost: sluice ingestors \
+                 accept-loss {ingestor}"
+            );
+            return Err(append_failed(&AppendError::NotHere(told), None));
+        }
+        tracing::warn!(%ingestor, journal = %id, "its loss was accepted: the journal is made anew, empty");
+        let created = self.parts.journals.create(ingestor, id).await;
+        created.map_err(|error| append_failed(&error, None))?;
         self.open_once(lock, id).await.map_err(|error| append_failed(&error, None))
     }
 
@@ -343,6 +369,7 @@ pub(super) fn coordination_failed(error: &CoordinationError) -> Outcome {
 pub(super) fn append_failed(error: &AppendError, suspect: Option<Pointer>) -> Outcome {
     match error {
         AppendError::Fenced(cause) => Outcome::Fenced(cause.clone()),
+        error if !contact::is_answer(error) => Outcome::Unanswered(error.to_string()),
         _ => Outcome::Failed(Failure {
             pointer: suspect,
             cause: error.to_string(),

@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     control::{Duty, duty},
+    feeds::operator::is_alarm,
     seam::{Controls, Coordinator},
     status::StatusCell,
 };
@@ -85,6 +86,13 @@ impl Orders {
         let known = self.known.borrow();
         let control = known.as_ref().filter(|control| duty(control) == Duty::Hold)?;
         Some(crate::control::paused(&self.ingestor, control.paused.as_ref()?))
+    }
+
+    /// True if feeds that differ hold the ingestor, and not an operator's wish.
+    pub(super) fn alarmed(&self) -> bool {
+        let known = self.known.borrow();
+        let paused = known.as_ref().and_then(|control| control.paused.as_ref());
+        paused.is_some_and(is_alarm)
     }
 
     /// Resolves when capturing has to be interrupted: for a pause, or for an action that has not

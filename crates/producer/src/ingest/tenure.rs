@@ -6,7 +6,11 @@ use sluice_client::coordination::CoordinationError;
 use tokio::time::Instant;
 
 use super::{Ingest, attempt};
-use crate::{policy::Next, seam::Ownership, status::State};
+use crate::{
+    policy::{Next, Outcome},
+    seam::Ownership,
+    status::State,
+};
 
 impl Ingest {
     /// Queues for the lock, owns it, gives it up. Gives what comes after that.
@@ -58,9 +62,11 @@ impl Ingest {
             () = self.orders.refresh() => {}
         }
         self.waiting = None;
+        self.parts.contact.rest();
         let since = Instant::now();
         loop {
             if let Some(why) = self.orders.hold() {
+                self.parts.contact.rest();
                 if let Some(end) = self.hold(lock, why).await {
                     return end;
                 }
@@ -72,7 +78,10 @@ impl Ingest {
                 Next::Reopen(wait) => wait,
                 Next::Halt(_) => match self.halted(lock).await {
                     Some(end) => return end,
-                    None => continue,
+                    None => {
+                        self.parts.contact.rest();
+                        continue;
+                    }
                 },
                 end => return end,
             };
@@ -80,6 +89,7 @@ impl Ingest {
                 biased;
                 () = stop.cancelled() => return Next::Stop,
                 _ = lock.lost() => return Next::Requeue(Duration::ZERO),
+                cause = self.fitness().lost() => return self.decide(Outcome::Unfit(cause)),
                 () = self.orders.changed(known) => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -89,12 +99,18 @@ impl Ingest {
     /// Keeps the lock and captures nothing, until operators want something else (`None`) or the
     /// lock goes.
     async fn hold(&self, lock: &Arc<dyn Ownership>, why: String) -> Option<Next> {
-        self.parts.status.state(State::Paused, why);
+        let halted = self.orders.alarmed();
+        self.parts.status.state(if halted { State::Halted } else { State::Paused }, why);
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Some(Next::Stop),
             _ = lock.lost() => Some(Next::Requeue(Duration::ZERO)),
-            () = self.orders.resumed() => None,
+            () = self.orders.resumed() => {
+                if halted {
+                    self.parts.status.state(State::Opening, "");
+                }
+                None
+            }
         }
     }
 

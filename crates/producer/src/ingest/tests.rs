@@ -1,6 +1,7 @@
 mod control;
 mod fakes;
 mod regress;
+mod silence;
 
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct World {
     limits: Limits,
     stores: Vec<String>,
     on_regress: OnRegress,
+    /// How long the router may owe an answer; zero for ever.
+    silence: Duration,
 }
 
 struct Running {
@@ -42,10 +45,12 @@ impl World {
     fn run(&self, source: Box<dyn Source>) -> Running {
         let metrics = Metrics::new(&opentelemetry::global::meter("test"));
         let status = StatusCell::new("chain".parse().unwrap(), "test", Notes::default(), metrics);
+        let contact = Contact::default();
         let parts = Parts {
             ingestor: "chain".parse().unwrap(),
             coordinator: Arc::new(self.coordinator.clone()),
-            journals: Arc::new(self.journal.clone()),
+            journals: contact.around(Arc::new(self.journal.clone())),
+            contact,
             beside: None,
             source,
             topics: TopicRules::default(),
@@ -58,6 +63,7 @@ impl World {
                 blocked_wait: Duration::from_millis(20),
                 settle: Duration::from_millis(50),
                 hand_over: Duration::from_millis(200),
+                silence: self.silence,
             },
             on_regress: self.on_regress,
             holder: "test".to_owned(),

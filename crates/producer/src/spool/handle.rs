@@ -1,7 +1,13 @@
 //! The spool as several tasks share it: the one that captures beside, those that serve calls, and
 //! the owner that looks for what its source lacks.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -17,6 +23,8 @@ pub struct Progress {
     pub cause: String,
     /// Every block up to here that it obtains is visible; what is after it may still come.
     pub synced: Option<Place>,
+    /// The height of that block.
+    pub height: u64,
 }
 
 /// Opens the spool when it is first needed. Every method runs on a thread that may block.
@@ -26,13 +34,15 @@ pub struct SpoolHandle {
     limit: u64,
     spool: Arc<Mutex<Option<Spool>>>,
     progress: watch::Sender<Progress>,
+    /// Beside the progress: it changes with every block and nobody waits for it.
+    source_height: AtomicU64,
 }
 
 impl SpoolHandle {
     /// For the spool in this directory, of at most this many bytes. Does no I/O.
     pub fn new(dir: PathBuf, limit: u64) -> Self {
         let (progress, _) = watch::channel(Progress::default());
-        Self { dir, limit, spool: Arc::default(), progress }
+        Self { dir, limit, spool: Arc::default(), progress, source_height: AtomicU64::new(0) }
     }
 
     /// Bytes that the spool may have.
@@ -73,10 +83,20 @@ impl SpoolHandle {
     }
 
     /// Makes durable what was captured, up to this block, and tells those who wait for it.
-    pub async fn sync(&self, reached: Place) -> Result<(), SpoolError> {
+    pub async fn sync(&self, reached: Place, height: u64) -> Result<(), SpoolError> {
         self.with(Spool::sync).await?;
-        self.tell(|progress| progress.synced = Some(reached));
+        self.tell(|progress| (progress.synced, progress.height) = (Some(reached), height));
         Ok(())
+    }
+
+    /// The source is known to have this height.
+    pub fn source_has(&self, height: u64) {
+        self.source_height.fetch_max(height, Ordering::Relaxed);
+    }
+
+    /// The newest height that the source is known to have; 0 if it did not tell.
+    pub fn source_height(&self) -> u64 {
+        self.source_height.load(Ordering::Relaxed)
     }
 
     /// Changes what others see of the capture.

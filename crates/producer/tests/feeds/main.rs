@@ -140,13 +140,20 @@ async fn feeds_that_differ_halt_the_ingestor_until_somebody_resumes_it() {
     write_block(&two, 3, b"another value");
     standby.spooled("block 3", |spool| spool.height == 3).await;
     write(&one, 3..=3);
-    owner.state(State::Paused).await;
+    owner.state(State::Halted).await;
     let paused = site.control().await.paused.expect("halted durably");
     assert!(paused.by.starts_with("two pid"), "{paused:?}");
-    for part in ["block 3", "store bank", "sluice ingestors resume chain"] {
+    let cause = owner.ingestor.get().cause;
+    for part in [
+        "two feeds differ: block 3: store bank is ",
+        " in the feed of http://two.test:7400 and ",
+        " in the journal, from the owner http://one.test:7400",
+    ] {
         assert!(paused.reason.contains(part), "{part}: {}", paused.reason);
+        assert!(cause.contains(part), "{part}: {cause}");
     }
-    assert!(owner.ingestor.get().cause.contains("store bank"), "{:?}", owner.ingestor.get());
+    assert!(cause.starts_with("halted by two pid"), "{cause}");
+    assert!(cause.ends_with("sluice ingestors resume chain"), "{cause}");
     standby.noted("store bank").await;
     let told = async || {
         let ours = |entry: &&AuditEntry| entry.detail.contains("two feeds differ");
@@ -159,7 +166,7 @@ async fn feeds_that_differ_halt_the_ingestor_until_somebody_resumes_it() {
     write(&one, 4..=6);
     write(&two, 4..=6);
     owner.stop().await;
-    standby.state(State::Paused).await;
+    standby.state(State::Halted).await;
     a_while().await;
     assert_eq!(site.height().await, 3);
     // Somebody looks at it and decides. The difference is kept, and is not told again.
@@ -175,6 +182,29 @@ async fn feeds_that_differ_halt_the_ingestor_until_somebody_resumes_it() {
     reaches(&site, 8, &owner).await;
     standby.spooled("the evidence alone", |spool| spool.blocks == 1 && spool.height == 3).await;
     assert_eq!((site.control().await.paused, told().await), (None, 1));
+    standby.stop().await;
+    owner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_who_resumes_after_a_pause_does_not_end_a_halt_that_came_meanwhile() {
+    let site = Site::new().await;
+    let (owner, standby) = pair(&site, &beside()).await;
+    let (one, two) = (site.dir("one-blocks"), site.dir("two-blocks"));
+    write(&one, 1..=3);
+    reaches(&site, 3, &owner).await;
+    site.coordination.set_paused(&name(), true, "me", "upgrade").await.unwrap();
+    owner.state(State::Paused).await;
+    write(&two, 1..=2);
+    write_block(&two, 3, b"another value");
+    standby.noted("two feeds differ: block 3: store bank is ").await;
+    a_while().await;
+    assert_eq!(site.control().await.paused.unwrap().reason, "upgrade");
+    assert_eq!(owner.ingestor.get().state, State::Paused);
+    site.coordination.set_paused(&name(), false, "me", "done").await.unwrap();
+    owner.state(State::Halted).await;
+    let paused = site.control().await.paused.unwrap();
+    assert!(paused.reason.starts_with("two feeds differ: block 3: "), "{paused:?}");
     standby.stop().await;
     owner.stop().await;
 }
@@ -199,7 +229,7 @@ async fn with_agree_2_only_what_two_feeds_gave_is_appended() {
     // Two feeds that differ: nothing is appended, and the ingestor is halted.
     write(&one, 4..=4);
     write_block(&two, 4, b"another value");
-    owner.state(State::Paused).await;
+    owner.state(State::Halted).await;
     let paused = site.control().await.paused.unwrap();
     assert!(
         paused.reason.contains("block 4") && paused.reason.contains("store bank"),

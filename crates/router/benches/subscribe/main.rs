@@ -1,7 +1,8 @@
 //! What filtered delivery and durable appends cost, against the naive way and against the floors
 //! of the machine, measured side by side in one run. Ratios count; absolutes drift.
 //!
-//! `cargo bench -p sluice-router`; `SECONDS` per cell as the first argument, 1 by default.
+//! `cargo bench -p sluice-router`; a number gives the seconds per cell, 1 by default; names of
+//! sections (`delivery`, `fan-out`, `disk`, `append`) measure only these.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +32,7 @@ use server::Server;
 
 /// Rounds over all cells; medians are over these.
 const ROUNDS: usize = 5;
+const SECTIONS: [&str; 4] = ["delivery", "fan-out", "disk", "append"];
 
 /// One measurement: what was moved, how long it took, what it cost the server's thread.
 #[derive(Clone, Copy, Debug)]
@@ -68,15 +70,28 @@ fn main() {
     }
     let seconds = args.iter().find_map(|arg| arg.parse::<f64>().ok()).unwrap_or(1.0);
     let cell = Duration::from_secs_f64(seconds);
-    let mut store = Store::fill();
-    println!("# {}", store.regime());
+    let named = |section: &str| args.iter().any(|arg| arg == section);
+    let none_named = !SECTIONS.into_iter().any(named);
+    let wanted = |section: &str| none_named || named(section);
     println!(
         "# medians of {ROUNDS} interleaved rounds of {seconds} s per cell; server and client: one thread each; 1 GB = 1e9 B"
     );
-    delivery(&store, cell);
-    fan_out(&store);
-    from_disk(&mut store, cell);
-    append::measure(cell);
+    if ["delivery", "fan-out", "disk"].into_iter().any(wanted) {
+        let mut store = Store::fill();
+        println!("# {}", store.regime());
+        if wanted("delivery") {
+            delivery(&store, cell);
+        }
+        if wanted("fan-out") {
+            fan_out(&store);
+        }
+        if wanted("disk") {
+            from_disk(&mut store, cell);
+        }
+    }
+    if wanted("append") {
+        append::measure(cell);
+    }
 }
 
 /// Reads every block once through a filter; gives the bytes of frames and their number.

@@ -32,28 +32,26 @@ impl Server {
     pub(crate) fn router(journal: &Arc<dyn Journal>) -> Self {
         let journal = Arc::clone(journal);
         let service = RouterService::new(Arc::clone(&journal), RouterOptions::default(), None);
-        Self::start(service.routes(), journal)
+        Self::start("router", service.routes(), journal)
     }
 
     pub(crate) fn naive(journal: &Arc<dyn Journal>) -> Self {
         let journal = Arc::clone(journal);
         let server = RouterServer::new(Naive::new(Arc::clone(&journal)))
             .max_encoding_message_size(MAX_MESSAGE);
-        Self::start(Routes::new(server), journal)
+        Self::start("naive", Routes::new(server), journal)
     }
 
-    fn start(routes: Routes, journal: Arc<dyn Journal>) -> Self {
+    fn start(name: &str, routes: Routes, journal: Arc<dyn Journal>) -> Self {
         let (ask, mut asked) = mpsc::channel(1);
         let (bound, port) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
+        let serve = move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 bound.send(listener.local_addr().unwrap().port()).unwrap();
-                let serving = tonic::transport::Server::builder()
-                    .initial_stream_window_size(4 << 20)
-                    .initial_connection_window_size(8 << 20)
+                let serving = sluice_service::http2()
                     .add_routes(routes)
                     .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
                 let answering = async {
@@ -72,7 +70,8 @@ impl Server {
                     () = answering => {}
                 }
             });
-        });
+        };
+        let thread = std::thread::Builder::new().name(name.into()).spawn(serve).unwrap();
         Self { port: port.recv().unwrap(), ask: Some(ask), thread: Some(thread) }
     }
 

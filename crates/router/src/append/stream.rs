@@ -102,7 +102,7 @@ impl Intake {
 
     async fn take(&mut self, message: pb::AppendRequest) -> Result<Option<Pending>, Status> {
         let frame = match message.message {
-            Some(pb::append_request::Message::Frame(frame)) => self.parse(frame)?,
+            Some(pb::append_request::Message::Frame(frame)) => self.parse(frame.into_bytes())?,
             Some(pb::append_request::Message::Start(_)) => {
                 return Err(invalid("start: it comes once, as the first message"));
             }

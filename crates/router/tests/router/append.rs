@@ -92,7 +92,7 @@ async fn a_fenced_writers_stream_ends_although_it_is_idle() {
     let older = Appender::open(rig.transport.clone(), open(4)).await;
     assert!(matches!(older, Err(AppendError::Fenced(_))), "{older:?}");
     let start = pb::AppendStart { ingestor: "hub".into(), writer_id: old.appender.writer_id() };
-    let requests = pb::AppendRequest { message: Some(pb::append_request::Message::Start(start)) };
+    let requests = pb::AppendRequest::from(pb::append_request::Message::Start(start));
     let refused = rig.client().append(tokio_stream::once(requests)).await.unwrap_err();
     assert_eq!(reason::of(&refused), Some(reason::FENCED));
     new.heights(3..=3, "bank").await;
@@ -158,9 +158,9 @@ async fn a_large_change_passes_and_a_too_large_one_is_refused_by_name() {
     let start = pb::AppendStart { ingestor: "hub".into(), writer_id };
     let messages = [
         pb::append_request::Message::Start(start),
-        pb::append_request::Message::Frame(Bytes::from(vec![0; MAX_MESSAGE + 1])),
+        pb::append_request::Message::Frame(Bytes::from(vec![0; MAX_MESSAGE + 1]).into()),
     ]
-    .map(|message| pb::AppendRequest { message: Some(message) });
+    .map(pb::AppendRequest::from);
     let mut acks = rig.client().append(tokio_stream::iter(messages)).await.unwrap().into_inner();
     let refused = acks.message().await.unwrap_err();
     assert_eq!(reason::of(&refused), Some(reason::TOO_LARGE), "{refused:?}");

@@ -5,6 +5,7 @@
 
 mod audit;
 mod consent;
+mod feeds;
 mod operate;
 mod show;
 mod survey;

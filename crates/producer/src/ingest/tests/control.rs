@@ -277,6 +277,23 @@ async fn a_whole_journal_that_is_lost_begins_above_every_generation_that_was_nam
 }
 
 #[tokio::test]
+async fn a_volume_that_is_gone_is_replaced_only_when_its_loss_is_accepted() {
+    let world = World::default();
+    world.run(made_up("blocks = 3")).state(State::Finished).await;
+    world.journal.truncate(0);
+    world.journal.state().exists = false;
+    let creates = world.journal.state().creates;
+    let running = world.run(made_up("blocks = 2"));
+    running.until("told", |status| status.cause.contains("accept-loss chain")).await;
+    let ended = world.coordinator.ended(world.coordinator.ask(ActionKind::AcceptLoss)).await;
+    assert!(ended.done && ended.message.contains("generation 1"), "{}", ended.message);
+    running.state(State::Finished).await;
+    assert_eq!(world.journal.state().creates, creates + 1);
+    assert_eq!(world.journal.places(), [(1, 0), (1, 1), (1, 2)]);
+    assert_eq!(committed(&world), (1, at(2)));
+}
+
+#[tokio::test]
 async fn without_a_loss_accepting_one_changes_nothing() {
     let world = World::default();
     let (running, _) = world.scripted(vec![Run::Hang(blocks(1..=2)), Run::Hang(blocks(3..=3))]);

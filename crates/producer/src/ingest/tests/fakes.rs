@@ -50,6 +50,8 @@ pub(super) struct CoordinatorState {
     pub(super) commits: u64,
     pub(super) created: bool,
     pub(super) busy: bool,
+    /// Others that wait for the lock.
+    pub(super) waiting: usize,
     pub(super) released: u64,
     pub(super) raised: u64,
 }
@@ -72,6 +74,7 @@ impl Default for CoordinatorState {
             commits: 0,
             created: false,
             busy: false,
+            waiting: 0,
             released: 0,
             raised: 0,
         }
@@ -167,6 +170,10 @@ impl Coordinator for FakeCoordinator {
     async fn audit(&self, entry: AuditEntry) -> Result<(), CoordinationError> {
         self.0.lock().trail.push(entry);
         Ok(())
+    }
+
+    async fn waiters(&self, _: &IngestorName) -> Result<usize, CoordinationError> {
+        Ok(self.0.lock().waiting)
     }
 }
 
@@ -319,10 +326,24 @@ pub(super) struct JournalState {
     pub(super) cut_at: Option<usize>,
     /// Refuse to open.
     pub(super) down: bool,
+    /// No connection to it can be made.
+    pub(super) cut_off: bool,
+    /// Answer nothing any more, for as long as this is set.
+    pub(super) hole: bool,
     /// Tries to open.
     pub(super) opens: u64,
     /// Frames that were sent, in order of arrival.
     pub(super) frames: u64,
+}
+
+impl JournalState {
+    fn reachable(&self) -> Result<(), AppendError> {
+        if !self.cut_off {
+            return Ok(());
+        }
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        Err(tonic::Status::from_error(Box::new(refused)).into())
+    }
 }
 
 impl FakeJournal {
@@ -347,6 +368,13 @@ impl FakeJournal {
         state.blocks.iter().map(|(_, frames)| changes(frames)).collect()
     }
 
+    /// Waits while nothing comes through.
+    async fn through(&self) {
+        while self.0.lock().hole {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Loses everything behind so many blocks.
     pub(super) fn truncate(&self, blocks: usize) {
         self.0.lock().blocks.truncate(blocks);
@@ -357,15 +385,19 @@ impl FakeJournal {
 impl Journals for FakeJournal {
     async fn create(&self, _: &IngestorName, id: JournalId) -> Result<(), AppendError> {
         assert_eq!(id, ID);
+        self.through().await;
         let mut state = self.0.lock();
+        state.reachable()?;
         state.creates += 1;
         state.exists = true;
         Ok(())
     }
 
     async fn open(&self, open: append::Open) -> Result<Opened, AppendError> {
+        self.through().await;
         let mut state = self.0.lock();
         state.opens += 1;
+        state.reachable()?;
         if state.down {
             return Err(AppendError::Unknown(Box::new(tonic::Status::unavailable("no route"))));
         }
@@ -568,6 +600,7 @@ impl AckSource for FakeAcks {
         if !slow.is_zero() {
             tokio::time::sleep(slow).await;
         }
+        FakeJournal(self.state.clone()).through().await;
         let Some(ack) = self.acks.recv().await else { return Ok(None) };
         let mut state = self.state.lock();
         state.flying = state.flying.saturating_sub(1);

@@ -9,17 +9,18 @@ use serde_json::Value;
 use sluice_model::{Epoch, Generation, Pointer, event::timestamp};
 use sluice_proto::{convert, v1 as pb};
 
-use super::{Known, member, pointer, target};
+use super::{Known, feeds, member, pointer, target};
 use crate::output::{Column, Row, col, count, note, wide};
 pub(super) use fields::json;
 pub(super) use long::get;
 
-pub(super) const COLUMNS: [Column; 15] = [
+pub(super) const COLUMNS: [Column; 16] = [
     col("NAME"),
     col("STATE"),
     col("OWNER"),
     wide("ADDRESS"),
     col("STANDBYS"),
+    col("FEEDS"),
     col("EPOCH"),
     wide("GENERATION"),
     col("HEIGHT"),
@@ -155,7 +156,7 @@ pub(super) fn causes(known: &Known) -> Vec<String> {
     causes.extend(told.map(|own| own.cause.clone()).filter(|cause| !cause.is_empty()));
     if let Some(control) = &known.control {
         let told = causes.first().is_some_and(|cause| cause.contains(&control.paused_by));
-        if control.paused && !(state_of(known) == "paused" && told) {
+        if control.paused && !(matches!(state_of(known), "paused" | "halted") && told) {
             causes.push(paused(control));
         }
         causes.extend(
@@ -196,6 +197,7 @@ pub(super) fn row(known: &Known) -> Row {
             known.owner().map(member).unwrap_or_default(),
             known.owner().map(|owner| owner.address.clone()).unwrap_or_default(),
             standbys(known).len().to_string(),
+            feeds::cell(known),
             epoch_text(epoch(known)),
             generation(known).to_string(),
             known.head().map_or_else(String::new, |head| head.height.to_string()),

@@ -10,18 +10,22 @@ use sluice_model::IngestorName;
 use sluice_proto::v1 as pb;
 use tokio::task::JoinSet;
 
-use super::{Peers, list, member, reachable};
+use super::{
+    Peers,
+    feeds::{self, Feed},
+    list, member, reachable,
+};
 use crate::{
     connect::{Access, Server},
     exit::{Exit, Failure},
 };
 
 /// How long a process that owns an ingestor has for its answer; the others are not kept waiting.
-const OWNER_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const OWNER_PATIENCE: Duration = Duration::from_secs(3);
 /// Questions of one kind that are under way at a time.
 const AT_ONCE: usize = 32;
-/// Processes that own ingestors and are asked, at most.
-const MOST: usize = 64;
+/// Processes that own ingestors, or wait for one, and are asked, at most.
+pub(super) const MOST: usize = 64;
 /// Locks of ingestors are called like this.
 const LOCK: &str = "ingestor/";
 
@@ -41,6 +45,8 @@ pub(super) struct Known {
     pub(super) status: Option<pb::IngestorStatus>,
     /// Where that came from.
     pub(super) told_by: Option<Server>,
+    /// What those that wait say of their own feeds, by address.
+    pub(super) feeds: BTreeMap<String, Feed>,
     /// The coordinator answered, so that an absent lock means something.
     pub(super) locks_asked: bool,
     /// What could not be asked, and why.
@@ -98,6 +104,7 @@ pub(super) async fn survey(
     }
     if gathered.locks_asked {
         details(peers, &mut gathered.all).await;
+        feeds::ask(access, &mut gathered.all).await;
     }
     gathered.finish()
 }
@@ -184,7 +191,7 @@ pub(super) async fn control(server: &Server, name: &str) -> Result<pb::IngestorC
 }
 
 /// Runs questions side by side, a bounded number at a time.
-async fn all<T: Send + 'static>(
+pub(super) async fn all<T: Send + 'static>(
     questions: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
     let (mut running, mut answers) = (JoinSet::new(), Vec::new());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sluice_proto::v1 as pb;
 
 use super::{
-    super::{Known, pointer, target},
+    super::{Known, feeds, pointer, target},
     committed, epoch, generation, lag_blocks, lag_seconds, moment, standbys, state_of,
 };
 
@@ -15,7 +15,7 @@ pub(in crate::cmd::ingestors) fn json(known: &Known) -> Value {
     let head = known.head();
     let gap = status.and_then(|own| own.last_gap.clone());
     let control = known.control.clone().unwrap_or_default();
-    let standbys: Vec<Value> = standbys(known).iter().map(member_json).collect();
+    let standbys: Vec<Value> = standbys(known).iter().map(|own| standby_json(known, own)).collect();
     json!({
         "ingestor": known.name,
         "source": status.map(|own| own.source.clone()),
@@ -53,6 +53,14 @@ pub(in crate::cmd::ingestors) fn json(known: &Known) -> Value {
         "repairs": status.map_or(&[][..], |own| &own.repairs),
         "notAsked": known.not_asked,
     })
+}
+
+fn standby_json(known: &Known, member: &pb::Member) -> Value {
+    let mut standby = member_json(member);
+    if let Some(standby) = standby.as_object_mut() {
+        standby.insert("feed".to_owned(), feeds::to_json(known, &member.address));
+    }
+    standby
 }
 
 fn member_json(member: &pb::Member) -> Value {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sluice_proto::v1 as pb;
 
 use super::{
-    super::{Known, audit, member, pointer, target},
+    super::{Known, audit, feeds, member, pointer, target},
     causes, committed, epoch, epoch_text, generation, json, lag_text, moment, standbys, state_of,
 };
 use crate::{
@@ -40,6 +40,9 @@ pub(in crate::cmd::ingestors) fn get(
     line("owner", known.owner().map_or_else(|| "nobody".to_owned(), at))?;
     for waiter in standbys(known) {
         line("standby", at(waiter))?;
+        for told in feeds::lines(known, &waiter.address) {
+            line("its feed", told)?;
+        }
     }
     progress(&mut line, known)?;
     if let Some(last) = known.control.as_ref().and_then(|control| control.last.as_ref()) {
