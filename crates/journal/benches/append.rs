@@ -17,6 +17,10 @@ use sluice_journal::{
 };
 use sluice_model::IngestorName;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const BLOCKS: u64 = 150;
 const ROUNDS: usize = 7;
 

@@ -30,6 +30,10 @@ use sluice_service::{Transport, transport};
 use data::{BLOCKS, Store};
 use server::Server;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Rounds over all cells; medians are over these.
 const ROUNDS: usize = 5;
 const SECTIONS: [&str; 4] = ["delivery", "fan-out", "disk", "append"];
