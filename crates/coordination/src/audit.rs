@@ -24,6 +24,7 @@ pub(crate) const LOST: &str = "lost";
 pub(crate) const INCARNATION_RAISED: &str = "incarnation-raised";
 pub(crate) const PAUSED: &str = "paused";
 pub(crate) const RESUMED: &str = "resumed";
+pub(crate) const DIVERGED: &str = "diverged";
 pub(crate) const ACTION_REQUESTED: &str = "action-requested";
 pub(crate) const ACTION_CANCELLED: &str = "action-cancelled";
 pub(crate) const ACTION_DONE: &str = "action-done";

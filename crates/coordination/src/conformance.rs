@@ -125,7 +125,7 @@ pub fn cases() -> Vec<Case> {
             promotion_with_a_lost_reply,
             promotion_of_a_key_that_just_went, promotion_while_the_incarnation_rises, listing;
         holds: explicit_holds, implied_holds;
-        control: pausing_is_idempotent_and_audited_once, racing_changes_are_one_after_another,
+        control: pausing_is_idempotent_and_audited_once, an_alarm_is_no_persons_pause, racing_changes_are_one_after_another,
             a_change_between_read_and_write, actions_come_one_at_a_time,
             a_repeated_request_is_one_action, only_the_owner_finishes,
             finishing_twice_is_finishing_once, withdrawn_actions,

@@ -38,6 +38,9 @@ pub struct Pause {
     pub reason: String,
     /// When, milliseconds since 1970, on the coordinator's clock. For people.
     pub at: u64,
+    /// Two feeds differ; no person asked for it.
+    #[serde(default)]
+    pub alarm: bool,
 }
 
 /// Something the owner is to do once.

@@ -60,6 +60,14 @@ pub enum Error {
         /// Why not.
         message: &'static str,
     },
+    /// A person paused the ingestor before.
+    #[error("{ingestor} was paused by {by:?} before; an alarm can be raised once it is resumed")]
+    PausedBefore {
+        /// Whose.
+        ingestor: IngestorName,
+        /// Who paused it.
+        by: String,
+    },
     /// Another action waits to be done.
     #[error("{ingestor} still has action {} to do: {}, asked for by {:?}; wait for it or cancel it", .action.id, .action.kind.name(), .action.actor)]
     ActionWaits {

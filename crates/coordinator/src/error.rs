@@ -43,7 +43,7 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::PositionConflict { .. }
         | Error::CheckpointConflict { .. }
         | Error::WrongJournal { .. } => conflict(error, message),
-        Error::ActionWaits { .. } | Error::ActionEnded { .. } => {
+        Error::ActionWaits { .. } | Error::ActionEnded { .. } | Error::PausedBefore { .. } => {
             reason::status(Code::FailedPrecondition, reason::CONFLICT, message)
         }
         Error::SessionLost(_) => reason::status(Code::NotFound, reason::SESSION_LOST, message),

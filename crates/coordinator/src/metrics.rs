@@ -108,6 +108,7 @@ fn cause(error: &Error) -> &'static str {
         Error::CheckpointConflict { .. } => "checkpoint_conflict",
         Error::WrongJournal { .. } => "wrong_journal",
         Error::ActionWaits { .. } => "action_waits",
+        Error::PausedBefore { .. } => "paused_before",
         Error::ActionEnded { .. } => "action_ended",
         Error::Fence { .. } => "fence",
         Error::SessionLost(_) => "session_lost",

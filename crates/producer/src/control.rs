@@ -3,7 +3,7 @@
 use sluice_client::coordination::{Action, ActionKind, Control, Paused};
 use sluice_model::{Digest, Generation, Head, IngestorName, Pointer, Position};
 
-use crate::{feeds::operator::is_alarm, policy::Blocked};
+use crate::policy::Blocked;
 
 /// Most generations that one action may begin: as many as the journal is behind its witnesses.
 const MOST_GENERATIONS: u32 = 1024;
@@ -198,8 +198,8 @@ pub fn describe(action: &Action) -> String {
 /// Why a paused ingestor captures nothing, and the command that ends it. Feeds that differ halt it
 /// in the same way.
 pub fn paused(ingestor: &IngestorName, paused: &Paused) -> String {
-    let Paused { by, reason, .. } = paused;
-    let word = if is_alarm(paused) { "halted" } else { "paused" };
+    let Paused { by, reason, alarm, .. } = paused;
+    let word = if *alarm { "halted" } else { "paused" };
     let by = if by.is_empty() { String::new() } else { format!(" by {by}") };
     let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     format!("{word}{by}{why}; to go on: sluice ingestors resume {ingestor}")

@@ -35,6 +35,8 @@ pub struct Paused {
     pub reason: String,
     /// When, nanoseconds since 1970, on the coordinator's clock; 0 if unknown.
     pub at: i64,
+    /// Two feeds differ; no person asked for it.
+    pub alarm: bool,
 }
 
 /// Something the owner is to do once.
@@ -256,12 +258,38 @@ impl Coordination {
         actor: &str,
         reason: &str,
     ) -> Result<Control, CoordinationError> {
-        let request = pb::SetPausedRequest {
+        self.pause(pb::SetPausedRequest {
             ingestor: ingestor.to_string(),
             paused,
             actor: actor.to_owned(),
             reason: reason.to_owned(),
-        };
+            alarm: false,
+        })
+        .await
+    }
+
+    /// Pauses an ingestor whose feeds differ, until somebody resumes it, and puts that into its
+    /// trail. Idempotent.
+    ///
+    /// Errors: [`CoordinationError::Refused`] with the reason `CONFLICT` while a person has paused
+    /// it: their resuming must not end an alarm that they were not shown.
+    pub async fn raise_alarm(
+        &self,
+        ingestor: &IngestorName,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Control, CoordinationError> {
+        self.pause(pb::SetPausedRequest {
+            ingestor: ingestor.to_string(),
+            paused: true,
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+            alarm: true,
+        })
+        .await
+    }
+
+    async fn pause(&self, request: pb::SetPausedRequest) -> Result<Control, CoordinationError> {
         let response = self
             .caller
             .call("SetPaused", |mut client| {

@@ -81,6 +81,24 @@ pub(super) async fn pausing_is_idempotent_and_audited_once(kv: Arc<dyn Kv>) {
     }
 }
 
+/// An alarm holds the ingestor as a pause does, and neither passes for the other.
+pub(super) async fn an_alarm_is_no_persons_pause(kv: Arc<dyn Kv>) {
+    let c = coordination(kv, "alarm");
+    let alarmed = c.raise_alarm(&chain(), "feed", "block 7 differs").await.unwrap();
+    assert!(alarmed.paused.as_ref().unwrap().alarm);
+    assert_eq!(c.raise_alarm(&chain(), "other feed", "again").await.unwrap(), alarmed);
+    assert_eq!(c.set_paused(&chain(), true, "ops", "me too").await.unwrap(), alarmed);
+    let resumed = c.set_paused(&chain(), false, "ops", "mended").await.unwrap();
+    assert_eq!(resumed.paused, None);
+    c.set_paused(&chain(), true, "ops", "upgrade").await.unwrap();
+    let refused = c.raise_alarm(&chain(), "feed", "block 9 differs").await.unwrap_err();
+    assert!(matches!(&refused, Error::PausedBefore { by, .. } if by == "ops"), "{refused}");
+    assert!(!c.control(&chain()).await.unwrap().paused.unwrap().alarm);
+    let trail = c.list_audit(&chain(), 0, usize::MAX).await.unwrap();
+    let trail: Vec<_> = trail.iter().map(|e| (e.kind.as_str(), e.actor.as_str())).collect();
+    assert_eq!(trail, [("diverged", "feed"), ("resumed", "ops"), ("paused", "ops")]);
+}
+
 /// Every change compares what it read: none of many at once is lost, none is doubled.
 pub(super) async fn racing_changes_are_one_after_another(kv: Arc<dyn Kv>) {
     let c = coordination(kv, "control-race");

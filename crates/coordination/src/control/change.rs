@@ -67,9 +67,36 @@ impl Coordination {
                 return Ok(None);
             }
             let (by, why) = (actor.to_owned(), reason.to_owned());
-            control.paused = paused.then_some(Pause { by, reason: why, at: now });
+            control.paused = paused.then_some(Pause { by, reason: why, at: now, alarm: false });
             let kind = if paused { audit::PAUSED } else { audit::RESUMED };
             Ok(Some(note(kind, actor, Epoch::ZERO, reason.to_owned())))
+        })
+        .await
+    }
+
+    /// Pauses because two feeds differ, until somebody resumes. Idempotent. Not held back by the
+    /// write budget.
+    ///
+    /// Errors: [`Error::PausedBefore`] while a person has paused it: their resuming must not end
+    /// an alarm that they were not shown.
+    pub async fn raise_alarm(
+        &self,
+        ingestor: &IngestorName,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Control, Error> {
+        check(actor, reason)?;
+        let now = self.clock.millis();
+        self.change(ingestor, None, |control| match &control.paused {
+            Some(pause) if pause.alarm => Ok(None),
+            Some(pause) => {
+                Err(Error::PausedBefore { ingestor: ingestor.clone(), by: pause.by.clone() })
+            }
+            None => {
+                let (by, why) = (actor.to_owned(), reason.to_owned());
+                control.paused = Some(Pause { by, reason: why, at: now, alarm: true });
+                Ok(Some(note(audit::DIVERGED, actor, Epoch::ZERO, reason.to_owned())))
+            }
         })
         .await
     }

@@ -15,7 +15,12 @@ impl Api {
     ) -> Result<pb::IngestorControl, Status> {
         let ingestor = wire::ingestor(&request.ingestor)?;
         let (actor, reason) = (&request.actor, &request.reason);
-        let paused = self.coordination.set_paused(&ingestor, request.paused, actor, reason);
+        let paused = async {
+            match (request.paused, request.alarm) {
+                (true, true) => self.coordination.raise_alarm(&ingestor, actor, reason).await,
+                (paused, _) => self.coordination.set_paused(&ingestor, paused, actor, reason).await,
+            }
+        };
         let control = self.answer("SetPaused", paused).await?;
         self.metrics.written("control");
         Ok(wire::control::message(&ingestor, control))

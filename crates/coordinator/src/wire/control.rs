@@ -15,6 +15,7 @@ use super::Result;
 pub(crate) fn message(ingestor: &IngestorName, control: Control) -> pb::IngestorControl {
     let Control { paused, action, last, version } = control;
     let paused_at = paused.as_ref().map(|pause| time(pause.at));
+    let alarm = paused.as_ref().is_some_and(|pause| pause.alarm);
     let (paused, paused_by, paused_reason) = match paused {
         Some(pause) => (true, pause.by, pause.reason),
         None => (false, String::new(), String::new()),
@@ -28,6 +29,7 @@ pub(crate) fn message(ingestor: &IngestorName, control: Control) -> pb::Ingestor
         last: last.map(result_message),
         version,
         paused_at,
+        alarm,
     }
 }
 

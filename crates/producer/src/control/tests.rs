@@ -50,7 +50,7 @@ fn refused(plan: &Plan) -> &str {
 
 #[test]
 fn an_action_comes_before_a_pause_and_a_pause_before_capture() {
-    let paused = Some(Paused { by: "ann".into(), reason: "upgrade".into(), at: 0 });
+    let paused = Some(Paused { by: "ann".into(), reason: "upgrade".into(), at: 0, alarm: false });
     let ingestor = "hub".parse().unwrap();
     let mut control = Control { ingestor, paused, action: None, last: None, version: 1 };
     assert_eq!(duty(&control), Duty::Hold);
@@ -146,7 +146,7 @@ fn without_a_loss_there_is_nothing_to_accept() {
 fn words() {
     let action = action(skip_of(7, Some(9)));
     assert_eq!(describe(&action), "skip 7 through 9 (#4, by ann): node restored");
-    let pause = Paused { by: "ann".into(), reason: "upgrade".into(), at: 0 };
+    let pause = Paused { by: "ann".into(), reason: "upgrade".into(), at: 0, alarm: false };
     let text = paused(&"hub".parse().unwrap(), &pause);
     assert_eq!(text, "paused by ann: upgrade; to go on: sluice ingestors resume hub");
 }

@@ -6,20 +6,8 @@
 //! that two differing feeds cause survives every crash, of either side.
 
 use async_trait::async_trait;
-use sluice_client::coordination::{
-    ActionKind, AuditEntry, AuditKind, Coordination, CoordinationError, Paused,
-};
-use sluice_model::{Epoch, IngestorName};
-use sluice_proto::reason;
-use tonic::Code;
-
-/// How the reason of such a halt begins; the same pause with another reason is an operator's.
-const ALARM: &str = "two feeds differ: ";
-
-/// True if feeds that differ hold the ingestor, and not an operator's wish.
-pub fn is_alarm(paused: &Paused) -> bool {
-    paused.reason.starts_with(ALARM)
-}
+use sluice_client::coordination::{ActionKind, Coordination, CoordinationError};
+use sluice_model::IngestorName;
 
 /// Operates an ingestor, as people do by the command line.
 ///
@@ -57,24 +45,8 @@ impl RemoteOperator {
 #[async_trait]
 impl Operator for RemoteOperator {
     async fn halt(&self, ingestor: &IngestorName, cause: &str) -> Result<(), CoordinationError> {
-        let cause = &format!("{ALARM}{cause}");
-        // The halt first: an entry in the trail stops nobody.
-        let control = self.coordination.set_paused(ingestor, true, &self.actor, cause).await?;
-        // A pause that is there stays as it is.
-        if let Some(paused) = control.paused.filter(|paused| !is_alarm(paused)) {
-            return Err(CoordinationError::Refused {
-                call: "SetPaused",
-                code: Code::FailedPrecondition,
-                reason: reason::CONFLICT.to_owned(),
-                message: format!("{} has paused it; it is halted once resumed", paused.by),
-            });
-        }
-        let kind = AuditKind::Diverged;
-        let entry = AuditEntry::new(ingestor.clone(), kind, &self.actor, Epoch::ZERO, cause);
-        if let Err(error) = self.coordination.audit(&entry).await {
-            tracing::warn!(%ingestor, %error, "the divergence is not in the trail");
-        }
-        Ok(())
+        let reason = format!("two feeds differ: {cause}");
+        self.coordination.raise_alarm(ingestor, &self.actor, &reason).await.map(drop)
     }
 
     async fn hand_over(

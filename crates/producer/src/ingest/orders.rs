@@ -9,7 +9,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     control::{Duty, duty},
-    feeds::operator::is_alarm,
     seam::{Controls, Coordinator},
     status::StatusCell,
 };
@@ -92,7 +91,7 @@ impl Orders {
     pub(super) fn alarmed(&self) -> bool {
         let known = self.known.borrow();
         let paused = known.as_ref().and_then(|control| control.paused.as_ref());
-        paused.is_some_and(is_alarm)
+        paused.is_some_and(|paused| paused.alarm)
     }
 
     /// Resolves when capturing has to be interrupted: for a pause, or for an action that has not

@@ -14,6 +14,7 @@ pub(in super::super) fn control(message: &pb::IngestorControl) -> Result<Control
         by: message.paused_by.clone(),
         reason: message.paused_reason.clone(),
         at: time(message.paused_at.as_ref()),
+        alarm: message.alarm,
     });
     Ok(Control {
         ingestor: message.ingestor.parse().map_err(malformed)?,

@@ -87,7 +87,7 @@ impl FakeCoordinator {
     }
 
     pub(super) fn set_paused(&self, paused: bool) {
-        let pause = || Paused { by: "ann".into(), reason: "upgrade".into(), at: 0 };
+        let pause = || Paused { by: "ann".into(), reason: "upgrade".into(), at: 0, alarm: false };
         self.0.lock().control.send_modify(|control| {
             control.paused = paused.then(pause);
             control.version += 1;

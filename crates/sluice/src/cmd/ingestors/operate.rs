@@ -60,6 +60,7 @@ impl Operator<'_> {
             paused,
             actor: actor(self.act),
             reason: reason.to_owned(),
+            alarm: false,
         };
         let coordinator = &self.peers.coordinator;
         let mut client = coordinator.coordinator();

@@ -175,7 +175,8 @@ pub(super) fn paused(control: &pb::IngestorControl) -> String {
         "" => String::new(),
         reason => format!(": {reason}"),
     };
-    format!("paused by {}{why}", control.paused_by)
+    let word = if control.alarm { "halted" } else { "paused" };
+    format!("{word} by {}{why}", control.paused_by)
 }
 
 fn last_gap(known: &Known) -> String {
