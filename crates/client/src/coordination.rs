@@ -23,6 +23,7 @@
 //! address if the transport knows several; what was streamed over the one before is asked for
 //! again. A renewal does not wait for that: its tries overlap, and the first answer counts.
 
+mod audit;
 mod call;
 mod clock;
 mod coalesce;
@@ -36,10 +37,9 @@ mod session;
 mod types;
 mod wire;
 
+pub use audit::{AuditEntry, AuditKind};
 pub use coalesce::{CheckpointWriter, Coalesced, CommitWriter, Write};
-pub use control::{
-    Action, ActionKind, ActionResult, AuditEntry, AuditKind, Control, ControlWatch, Paused,
-};
+pub use control::{Action, ActionKind, ActionResult, Control, ControlWatch, Paused};
 pub use error::{CoordinationError, LostCause};
 pub use lock::Lock;
 pub use session::{Session, SessionOptions};

@@ -7,7 +7,10 @@ use sluice_proto::{
 };
 
 use super::{Result, digest_bytes, malformed, position, position_message, required};
-use crate::coordination::control::{Action, ActionKind, ActionResult, AuditEntry, Control, Paused};
+use crate::coordination::{
+    audit::AuditEntry,
+    control::{Action, ActionKind, ActionResult, Control, Paused},
+};
 
 pub(in super::super) fn control(message: &pb::IngestorControl) -> Result<Control> {
     let paused = message.paused.then(|| Paused {
