@@ -62,7 +62,6 @@ pub fn remote(urls: &str) -> Result<Transport, Error> {
 
 /// The same over TLS: trusts only `client_ca`, and shows our certificate.
 pub fn remote_tls(urls: &str, tls: &TlsFiles) -> Result<Transport, Error> {
-    let config = tls.client()?;
     over_sockets(urls, |url| {
         let endpoint = endpoint(url)?;
         if endpoint.uri().scheme_str() != Some("https") {
@@ -72,7 +71,7 @@ pub fn remote_tls(urls: &str, tls: &TlsFiles) -> Result<Transport, Error> {
             });
         }
         endpoint
-            .tls_config(config.clone())
+            .tls_config(tls.client()?)
             .map_err(|error| Error::Tls { path: tls.cert.clone(), reason: error.to_string() })
     })
 }

@@ -45,6 +45,7 @@ pub(in crate::cmd::ingestors) fn json(known: &Known) -> Value {
         "paused": control.paused || status.is_some_and(|own| own.paused),
         "pausedBy": said(control.paused_by),
         "pausedReason": said(control.paused_reason),
+        "alarm": control.alarm,
         "action": control.action.as_ref().map(target::action_json),
         "lastAction": control.last.as_ref().map(target::result_json),
         "blocks": status.map_or(0, |own| own.blocks),
