@@ -98,6 +98,7 @@ fn a_row_tells_everything_under_names_that_stay() {
     names.sort();
     let golden = [
         "action",
+        "alarm",
         "blockedAt",
         "blocks",
         "cause",
