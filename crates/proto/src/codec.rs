@@ -8,7 +8,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 const BUFFER: usize = 8 << 10;
 /// Messages that are ready together leave together, up to so many bytes: each departure wakes the
 /// other side, which costs more than the bytes do.
-const TOGETHER: usize = 128 << 10;
+const TOGETHER: usize = 512 << 10;
 
 /// Protobuf, with larger departures than gRPC libraries make by default.
 #[derive(Debug, Default)]

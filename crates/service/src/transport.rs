@@ -37,7 +37,7 @@ pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Larger HTTP/2 frames than the default 16 KiB double the throughput of large messages; the
 /// receiver's setting counts.
-pub(crate) const FRAME_SIZE: u32 = 256 << 10;
+pub(crate) const FRAME_SIZE: u32 = 1 << 20;
 
 /// Carries the caller's span; see the W3C recommendation on trace context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
