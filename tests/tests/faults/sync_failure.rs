@@ -19,7 +19,11 @@ async fn attach(site: &Site, dir: &Path) -> Option<FailingCalls> {
 /// Waits until everybody knows; gives the last acknowledged block.
 async fn known(site: &Site, program: &Program, failing: &FailingCalls) -> u64 {
     program.refused().await;
-    assert!(failing.said().contains("(INJECTED)"), "{}", failing.said());
+    // strace writes it down after the process has gone on.
+    eventually("a sync was made to fail", || {
+        std::future::ready(failing.said().contains("(INJECTED)").then_some(()))
+    })
+    .await;
     let screen = status_says(&site.router, 1, "appends refused: ").await;
     assert!(screen.contains("Input/output error"), "{screen}");
     fails(&site.producer, 2, "Input/output error").await;
