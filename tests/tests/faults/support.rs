@@ -92,6 +92,16 @@ impl Program {
         .await;
     }
 
+    /// Waits until it is told this, among what it is told while it tries again and again.
+    pub(crate) async fn refused_with(&self, words: &str) {
+        eventually("the program is told why", || {
+            let told = self.told().refusals.iter().any(|why| why.contains(words));
+            std::future::ready(told.then_some(()))
+        })
+        .await;
+        self.told.lock().refusals.clear();
+    }
+
     /// Waits until it is told of a failure that it was not told of when this was asked last.
     pub(crate) async fn refused(&self) -> String {
         let why = eventually("the program is told of the failure", || {
