@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Blocks are large, live for a moment and are freed by other threads than made them. glibc gives
 /// their memory back to the system and takes it again, page by page, and its threads wait for one
-/// another; with this one a router captures a quarter more.
+/// another.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
