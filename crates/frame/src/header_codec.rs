@@ -22,6 +22,20 @@ const GAP: u64 = 16;
 const GENERATION_START: u64 = 17;
 const EPOCH_START: u64 = 18;
 
+impl BlockEnd {
+    /// The end as a message of its own.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        write::block_end(self, |_| true, &mut out);
+        out.freeze()
+    }
+
+    /// Reads what [`Self::encode`] gave.
+    pub fn parse(bytes: &Bytes) -> Result<Self, FrameError> {
+        read::block_end(bytes)
+    }
+}
+
 impl Header {
     /// The header's bytes; the changes follow them directly.
     pub fn encode(&self) -> Bytes {

@@ -1,11 +1,16 @@
-//! The committer: one thread per journal that alone writes its files.
+//! The committer: what alone writes the files of a journal.
 //!
-//! It takes whatever is queued, writes it in one go, syncs once, and only then lets the assembler
-//! make whole blocks visible and acknowledges them. Opens, trims and the close go through the
-//! same queue, so that fencing needs no lock: what an older writer queued behind an open is
+//! Its thread takes whatever is queued, writes it in one go, syncs once, and only then lets the
+//! assembler make whole blocks visible and acknowledges them. Opens, trims and the close go through
+//! the same queue, so fencing is a matter of order: what an older writer queued behind an open is
 //! refused.
+//!
+//! A block that comes alone is committed by whoever waits for it: waking a thread and being woken
+//! by it takes a good part of the time of a sync. Meanwhile the committer's thread computes the
+//! block's digests, which are stored when the block already is ([`crate::slot`]).
 
 mod failure;
+mod lone;
 mod open;
 mod publish;
 mod queue;
@@ -13,13 +18,16 @@ mod roll;
 mod spare;
 
 use std::{
+    collections::VecDeque,
     io::IoSlice,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use sluice_model::{Generation, Head, Pointer};
+use tokio::sync::oneshot;
 
 use crate::{
     AppendError, Receipt, Stored,
@@ -35,6 +43,7 @@ use crate::{
 };
 
 use failure::refuse;
+pub(crate) use lone::Helper;
 pub(crate) use open::OpenJob;
 pub(crate) use queue::{Append, Job, Queue, TrimJob};
 use spare::Spare;
@@ -93,6 +102,7 @@ pub(crate) struct Core {
     last_sync: Instant,
     next_incarnation: u64,
     spare: Spare,
+    closed: bool,
 }
 
 /// What recovery hands over.
@@ -138,39 +148,52 @@ impl Core {
             last_sync: Instant::now(),
             next_incarnation,
             spare: Spare::default(),
+            closed: false,
         }
     }
 
     /// Works until the journal is closed; gives what to answer then.
-    pub(crate) fn run(mut self) -> tokio::sync::oneshot::Sender<()> {
+    pub(crate) fn run(this: &Mutex<Self>, log: &Log) -> oneshot::Sender<()> {
         loop {
-            let Some(jobs) = self.log.queue.take(self.patience()) else {
-                self.idle();
-                continue;
-            };
-            let mut group = Vec::new();
-            for job in jobs {
-                match job {
-                    Job::Append(append) => group.push(*append),
-                    Job::Open(open) => {
-                        self.commit(std::mem::take(&mut group));
-                        self.open(open);
-                    }
-                    Job::Trim(trim) => {
-                        self.commit(std::mem::take(&mut group));
-                        let TrimJob { holds, now, reply } = trim;
-                        let result = self.trim(holds.as_deref(), now);
-                        reply.send(result).ok();
-                    }
-                    Job::Close(reply) => {
-                        self.commit(std::mem::take(&mut group));
-                        self.close();
+            let patience = this.lock().patience();
+            let jobs = log.queue.take(patience);
+            let mut core = this.lock();
+            match jobs {
+                None => core.idle(),
+                Some(jobs) => {
+                    if let Some(reply) = core.work(jobs) {
                         return reply;
                     }
                 }
             }
-            self.commit(group);
         }
+    }
+
+    /// Does what was queued; gives what to answer if that was the end.
+    fn work(&mut self, jobs: VecDeque<Job>) -> Option<oneshot::Sender<()>> {
+        let mut group = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Append(append) => group.push(*append),
+                Job::Open(open) => {
+                    self.commit(std::mem::take(&mut group));
+                    self.open(open);
+                }
+                Job::Trim(trim) => {
+                    self.commit(std::mem::take(&mut group));
+                    let TrimJob { holds, now, reply } = trim;
+                    let result = self.trim(holds.as_deref(), now);
+                    reply.send(result).ok();
+                }
+                Job::Close(reply) => {
+                    self.commit(std::mem::take(&mut group));
+                    self.close();
+                    return Some(reply);
+                }
+            }
+        }
+        self.commit(group);
+        None
     }
 
     /// How long to wait for work before something else is due.
@@ -189,14 +212,15 @@ impl Core {
         let Some(segment) = &mut self.segment else { return };
         if interval && segment.durable < segment.len {
             self.sync();
-        } else if segment.marked < segment.durable {
+        } else if segment.marked < segment.durable && self.last_sync.elapsed() >= MARK_AFTER {
             segment.marked = segment.durable;
             // A help for recovery only; the next sync tells if the file is in trouble.
             write_mark(segment.file.as_ref(), segment.incarnation, segment.durable).ok();
         }
     }
 
-    fn commit(&mut self, group: Vec<Append>) {
+    /// Writes blocks, makes them durable together and answers.
+    pub(crate) fn commit(&mut self, group: Vec<Append>) {
         let mut batch = Vec::new();
         for job in group {
             if let Err(error) = self.admit(&job) {
@@ -226,6 +250,9 @@ impl Core {
 
     /// Checks that the writer is not fenced and that the frame continues what was admitted.
     fn admit(&self, job: &Append) -> Result<(), AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
         if let Some(reason) = &self.poisoned {
             return Err(AppendError::Poisoned { reason: reason.clone() });
         }
@@ -292,12 +319,13 @@ impl Core {
         let mut slices = Vec::with_capacity(batch.len() * 4);
         for (head, written) in heads.iter().zip(&batch) {
             let part = &written.job.part;
-            let used = UNIT + part.header.len() as u64 + part.changes.len() as u64;
+            let used = UNIT + written.head.front() + part.changes.len() as u64;
             let pad = usize::try_from(written.head.len() - used).unwrap_or(0);
             slices.push(IoSlice::new(head));
             slices.push(IoSlice::new(&part.header));
+            slices.push(zeros(usize::from(part.slot) * HEAD));
             slices.push(IoSlice::new(&part.changes));
-            slices.push(IoSlice::new(PADDING.get(..pad).unwrap_or_default()));
+            slices.push(zeros(pad));
         }
         slices.retain(|slice| !slice.is_empty());
         let path = self.log.dir.segment(segment.number);
@@ -347,17 +375,21 @@ impl Core {
             return;
         }
         let path = self.log.dir.segment(segment.number);
-        match segment.file.sync().at("sync", &path) {
-            Ok(()) => {
+        let synced = segment.file.sync().at("sync", &path).map_err(|fault| fault.to_string());
+        let complete = synced.and_then(|()| self.complete().map_err(|error| error.to_string()));
+        match (complete, &mut self.segment) {
+            (Ok(()), Some(segment)) => {
                 segment.durable = segment.len;
                 self.last_sync = Instant::now();
                 self.publish();
             }
-            Err(fault) => self.poison(fault.to_string()),
+            (Ok(()), None) => {}
+            (Err(reason), _) => self.poison(reason),
         }
     }
 
     fn close(&mut self) {
+        self.closed = true;
         self.sync();
         self.spare.wait();
         if let Some(segment) = &self.segment {
@@ -378,11 +410,15 @@ impl Core {
     }
 }
 
-static PADDING: [u8; HEAD] = [0; HEAD];
+/// At most as many as the largest slot has.
+fn zeros(count: usize) -> IoSlice<'static> {
+    static ZEROS: [u8; HEAD * u8::MAX as usize] = [0; HEAD * u8::MAX as usize];
+    IoSlice::new(ZEROS.get(..count).unwrap_or_default())
+}
 
 fn expected(head: &Head) -> Expected {
     Expected { generation: head.generation, pointer: head.pointer.clone(), block: None }
 }
 
 /// What a committed block is answered with.
-pub(crate) type Reply = (tokio::sync::oneshot::Sender<Result<Receipt, AppendError>>, Receipt);
+pub(crate) type Reply = (oneshot::Sender<Result<Receipt, AppendError>>, Receipt);

@@ -36,7 +36,8 @@ pub(crate) struct Entry {
     pub(crate) metadata: bool,
     pub(crate) segment: u32,
     pub(crate) offset: u64,
-    pub(crate) header_len: u32,
+    /// Bytes between the record's head and its changes.
+    pub(crate) front: u32,
     pub(crate) changes_len: u32,
     /// Number of the frame's route table in the index.
     pub(crate) set: u32,
@@ -65,7 +66,7 @@ impl Entry {
             metadata: header.metadata.is_some(),
             segment,
             offset: record.offset,
-            header_len: record.header_len,
+            front: u32::try_from(record.front()).unwrap_or(u32::MAX),
             changes_len: record.changes_len,
             set: 0,
             changes: header.changes(),
@@ -185,7 +186,7 @@ impl SegIndex {
             metadata: false,
             segment: self.number,
             offset: corruption.offset,
-            header_len: 0,
+            front: 0,
             changes_len: 0,
             set: u32::try_from(self.corruptions.len()).unwrap_or(u32::MAX),
             changes: 0,

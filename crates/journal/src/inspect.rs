@@ -16,7 +16,7 @@ use crate::{
     error::At,
     files::{Files, RealFiles, read_up_to},
     record::{Origin, seed},
-    replay::header,
+    replay::{changes, header},
     segment::{Dir, RECORDS, SegmentHeader, mark, number_of},
     survey::survey,
 };
@@ -158,10 +158,7 @@ pub fn records(
         }
         let (writer_id, appended, frame) = match found.record {
             Ok(record) => {
-                let begin = usize::try_from(record.offset).unwrap_or(usize::MAX)
-                    + 64
-                    + record.header_len as usize;
-                let changes = bytes.slice(begin..begin + record.changes_len as usize);
+                let changes = changes(&record, &bytes);
                 let header = header(&record, &bytes, &mut interner);
                 let frame = header.map(|header| Frame { header, changes });
                 (u64::from(record.writer), record.appended, frame.map_err(|e| e.to_string()))

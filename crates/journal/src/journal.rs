@@ -2,6 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -152,14 +153,37 @@ pub trait Reader: Send + Sync + fmt::Debug {
 }
 
 /// Resolves when the block is durable, or when it is certain or unknown that it is not.
+///
+/// The block becomes durable whether or not anybody waits for its ticket; whoever waits at once
+/// may save it a way. Waiting may occupy the thread for as long as a sync takes, in the way of
+/// [`tokio::task::block_in_place`], so not in a `LocalSet` of a runtime of several threads.
 #[derive(Debug)]
-pub struct Ticket(oneshot::Receiver<Result<Receipt, AppendError>>);
+pub struct Ticket {
+    result: oneshot::Receiver<Result<Receipt, AppendError>>,
+    help: Option<Arc<dyn Help>>,
+}
+
+/// What a backend lets the ticket of a block do for it.
+pub trait Help: Send + Sync + fmt::Debug {
+    /// The ticket is waited for: called once, before it waits.
+    fn help(&self);
+
+    /// The ticket was dropped before anybody waited for it.
+    fn leave(&self);
+}
 
 impl Ticket {
     /// A ticket and the means to resolve it, for backends.
     pub fn new() -> (oneshot::Sender<Result<Receipt, AppendError>>, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (sender, Self(receiver))
+        let (sender, result) = oneshot::channel();
+        (sender, Self { result, help: None })
+    }
+
+    /// A ticket that helps its block.
+    #[must_use]
+    pub fn helping(mut self, help: Arc<dyn Help>) -> Self {
+        self.help = Some(help);
+        self
     }
 
     /// A ticket that is already resolved.
@@ -175,6 +199,18 @@ impl Future for Ticket {
     type Output = Result<Receipt, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|received| received.unwrap_or(Err(AppendError::Closed)))
+        if let Some(help) = self.help.take() {
+            help.help();
+        }
+        let result = Pin::new(&mut self.result).poll(cx);
+        result.map(|received| received.unwrap_or(Err(AppendError::Closed)))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(help) = self.help.take() {
+            help.leave();
+        }
     }
 }

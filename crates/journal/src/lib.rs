@@ -7,7 +7,8 @@
 //! Inside the embedded backend a block travels like this: [`Writer::append`] checks and hashes a
 //! frame on the caller's task, the ingestor's committer thread writes whatever is queued and
 //! syncs once, then the assembler makes whole blocks visible to the index, the tail cache and
-//! the readers.
+//! the readers. A block that comes alone is written and synced by whoever waits for its
+//! [`Ticket`], and hashed beside that.
 
 mod assembler;
 mod codec;
@@ -19,6 +20,7 @@ pub mod files;
 mod index;
 pub mod inspect;
 mod journal;
+mod late;
 mod reader;
 mod record;
 mod recovery;
@@ -26,6 +28,7 @@ mod replay;
 mod retention;
 mod segment;
 mod shared;
+mod slot;
 mod survey;
 mod tail;
 mod types;
@@ -37,7 +40,7 @@ pub mod conformance;
 
 pub use embedded::{Embedded, Options, Policy, Retention};
 pub use error::{AppendError, JournalError, ReadError};
-pub use journal::{Journal, Reader, Ticket, Writer};
+pub use journal::{Help, Journal, Reader, Ticket, Writer};
 pub use types::{
     Corruption, GapNotice, GenerationNotice, Item, Open, Opened, ReadFrom, Receipt, Report, Select,
     Started, Status, Stored, Through, Trimmed, VerifyProgress,

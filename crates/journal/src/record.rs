@@ -1,12 +1,12 @@
-//! A record of a segment: a head of 64 bytes, the frame's header, its changes, and zeros up to a
-//! multiple of 64.
+//! A record of a segment: a head of 64 bytes, the frame's header, a slot for what is known late,
+//! its changes, and zeros up to a multiple of 64.
 //!
 //! ```text
 //!  0 magic u32        16 crc of header u32    40 offset / 64 u32
 //!  4 version u8       20 crc of changes u32   44 durable length / 64 u32
 //!  5 kind u8          24 height u64           48 writer u32
 //!  6 flags u8         32 incarnation u64      52 appended i64 (nanoseconds since 1970)
-//!  7 zero             8 header length u32, 12 changes length u32
+//!  7 slot / 64 u8     8 header length u32, 12 changes length u32
 //! 60 crc of the 60 bytes before, seeded with the journal's id
 //! ```
 //!
@@ -38,6 +38,8 @@ pub(crate) struct RecordHead {
     pub(crate) kind: u8,
     pub(crate) first: bool,
     pub(crate) last: bool,
+    /// Units of 64 bytes between header and changes; see [`Slot`](crate::slot::Slot).
+    pub(crate) slot: u8,
     pub(crate) header_len: u32,
     pub(crate) changes_len: u32,
     pub(crate) header_crc: u32,
@@ -78,14 +80,31 @@ fn units(len: u64) -> u32 {
 impl RecordHead {
     /// Bytes of the whole record with padding.
     pub(crate) fn len(&self) -> u64 {
-        aligned(UNIT + u64::from(self.header_len) + u64::from(self.changes_len))
+        aligned(UNIT + self.front() + u64::from(self.changes_len))
+    }
+
+    /// Bytes between head and changes: the header and the slot.
+    pub(crate) fn front(&self) -> u64 {
+        u64::from(self.header_len) + UNIT * u64::from(self.slot)
+    }
+
+    /// The header, the slot and the changes of a record that stands at the begin of these bytes,
+    /// as far as they go; none of them is checked.
+    pub(crate) fn parts(&self, bytes: &Bytes) -> (Bytes, Bytes, Bytes) {
+        let cut = |from: u64, len: u64| {
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
+            bytes.slice(at(from)..at(from.saturating_add(len)))
+        };
+        let (header, slot) = (u64::from(self.header_len), UNIT * u64::from(self.slot));
+        let changes = cut(UNIT + self.front(), u64::from(self.changes_len));
+        (cut(UNIT, header), cut(UNIT + header, slot), changes)
     }
 
     /// The head as stored.
     pub(crate) fn encode(&self, seed: u32) -> [u8; HEAD] {
         let mut fields = crate::codec::Put(Vec::with_capacity(HEAD));
         let flags = if self.first { FIRST } else { 0 } | if self.last { LAST } else { 0 };
-        fields.u32(MAGIC).u8(VERSION).u8(self.kind).u8(flags).u8(0);
+        fields.u32(MAGIC).u8(VERSION).u8(self.kind).u8(flags).u8(self.slot);
         fields.u32(self.header_len).u32(self.changes_len);
         fields.u32(self.header_crc).u32(self.changes_crc);
         fields.u64(self.height).u64(self.incarnation);
@@ -111,11 +130,12 @@ impl RecordHead {
         if crc32c::crc32c_append(origin.seed, covered) != crc || fields.u8()? != VERSION {
             return None;
         }
-        let (kind, flags, _) = (fields.u8()?, fields.u8()?, fields.u8()?);
+        let (kind, flags, slot) = (fields.u8()?, fields.u8()?, fields.u8()?);
         let head = Self {
             kind,
             first: flags & FIRST != 0,
             last: flags & LAST != 0,
+            slot,
             header_len: fields.u32()?,
             changes_len: fields.u32()?,
             header_crc: fields.u32()?,
@@ -140,6 +160,7 @@ pub(crate) struct Prepared {
     pub(crate) kind: u8,
     pub(crate) first: bool,
     pub(crate) last: bool,
+    pub(crate) slot: u8,
     pub(crate) height: u64,
     pub(crate) header: Bytes,
     pub(crate) header_crc: u32,
@@ -155,6 +176,7 @@ impl Prepared {
             kind: header.kind.number(),
             first: header.part == 0,
             last: header.end.is_some(),
+            slot: 0,
             height: header.height,
             header_crc: crc32c::crc32c(&encoded),
             header: encoded,
@@ -165,7 +187,12 @@ impl Prepared {
 
     /// Bytes of the record with padding.
     pub(crate) fn len(&self) -> u64 {
-        aligned(UNIT + self.header.len() as u64 + self.changes.len() as u64)
+        aligned(UNIT + self.front() + self.changes.len() as u64)
+    }
+
+    /// Bytes of the header and the slot.
+    fn front(&self) -> u64 {
+        self.header.len() as u64 + UNIT * u64::from(self.slot)
     }
 
     /// The head at a place. Lengths were bounded when the frame was accepted.
@@ -175,6 +202,7 @@ impl Prepared {
             kind: self.kind,
             first: self.first,
             last: self.last,
+            slot: self.slot,
             header_len: len(&self.header),
             changes_len: len(&self.changes),
             header_crc: self.header_crc,
@@ -208,6 +236,7 @@ mod tests {
             kind: 1,
             first: true,
             last: false,
+            slot: 2,
             header_len: 100,
             changes_len: 1000,
             header_crc: 7,

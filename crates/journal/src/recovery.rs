@@ -22,7 +22,7 @@ use crate::{
     survey::{Survey, survey},
 };
 
-use settle::Refused;
+use settle::{Refused, with_slots};
 
 /// A segment that takes no more records.
 #[derive(Clone, Debug)]
@@ -348,7 +348,8 @@ impl Loader<'_> {
             self.set_aside(segment, &bytes, (from, to));
             control.cut_bytes += to - from;
         }
-        if let Err(fault) = self.settle(segment, &survey, &bytes) {
+        let (bytes, filled) = with_slots(&survey, bytes);
+        if let Err(fault) = self.settle(segment, &survey, (&bytes, filled)) {
             let refused = Refused::new(fault, last.clone(), survey, bytes);
             return Ok((Ending::Refused(refused), None, replay));
         }

@@ -8,7 +8,8 @@ use crate::{
     Corruption,
     assembler::{Assembler, Broken, Outcome},
     index::SegIndex,
-    record::{RecordHead, UNIT},
+    record::RecordHead,
+    slot::{Slot, complete},
     survey::Found,
 };
 
@@ -177,15 +178,28 @@ impl Replay {
     }
 }
 
-/// Reads a record's header.
+/// Reads a record's header, complete.
 pub(crate) fn header(
     record: &RecordHead,
     bytes: &Bytes,
     interner: &mut RouteInterner,
 ) -> Result<Header, FrameError> {
-    // The survey has found all of the record in the bytes.
-    let begin = usize::try_from(record.offset + UNIT).unwrap_or(usize::MAX);
-    let end = begin.saturating_add(record.header_len as usize);
-    let range = begin.min(bytes.len())..end.min(bytes.len());
-    Header::parse_interned(&bytes.slice(range), interner)
+    let (header, slot, changes) = record.parts(&from(record, bytes));
+    let header = Header::parse_interned(&header, interner)?;
+    complete(header, record.slot(&slot), &changes)
+}
+
+/// A record's changes.
+pub(crate) fn changes(record: &RecordHead, bytes: &Bytes) -> Bytes {
+    record.parts(&from(record, bytes)).2
+}
+
+/// What a record's slot holds.
+pub(crate) fn slot(record: &RecordHead, bytes: &Bytes) -> Slot {
+    record.slot(&record.parts(&from(record, bytes)).1)
+}
+
+/// The segment's bytes from a record on, all of which the survey has found there.
+fn from(record: &RecordHead, bytes: &Bytes) -> Bytes {
+    bytes.slice(usize::try_from(record.offset).unwrap_or(usize::MAX).min(bytes.len())..)
 }

@@ -3,11 +3,12 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64},
     },
 };
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use sluice_frame::{Header, RouteInterner};
 use sluice_model::{Durability, Epoch, Head, IngestorName, JournalId, Position};
@@ -16,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     Corruption, Options, ReadError, Stored,
     codec::visible,
-    committer::Queue,
+    committer::{Core, Queue},
     embedded::Policy,
     error::{At, Fault},
     files::{File, Files},
@@ -24,6 +25,7 @@ use crate::{
     record::{HEAD, Origin, RecordHead},
     recovery::{Loader, Meta},
     segment::Dir,
+    slot::{Slot, complete},
     tail::{IndexCache, Tail},
 };
 
@@ -75,6 +77,8 @@ pub(crate) struct Log {
     /// Counts what became visible; wakes readers.
     pub(crate) tick: watch::Sender<u64>,
     pub(crate) queue: Queue,
+    /// For blocks that their tickets commit; gone once the journal is closed.
+    pub(crate) core: OnceLock<Weak<Mutex<Core>>>,
     pub(crate) room: Arc<Semaphore>,
     /// The only writer that is not fenced; 0 before the first.
     pub(crate) writer: AtomicU32,
@@ -233,15 +237,40 @@ impl Log {
         incarnation: u64,
         headers_only: bool,
     ) -> Result<Arc<Stored>, Unreadable> {
-        let changes = if headers_only { 0 } else { entry.changes_len as usize };
-        let len = HEAD + entry.header_len as usize + changes;
+        if headers_only && let Some(stored) = self.fetch_front(entry, file, incarnation)? {
+            return Ok(stored);
+        }
+        let len = HEAD + entry.front as usize + entry.changes_len as usize;
+        let bytes = self.fetch_bytes(entry, file, len)?;
+        let origin = Origin { seed: self.seed, incarnation };
+        parse(&bytes, entry, origin, &mut RouteInterner::default())
+    }
+
+    /// Reads a frame without its changes; `None` if its header is complete only with them.
+    fn fetch_front(
+        &self,
+        entry: &Entry,
+        file: &dyn File,
+        incarnation: u64,
+    ) -> Result<Option<Arc<Stored>>, Unreadable> {
+        let bytes = self.fetch_bytes(entry, file, HEAD + entry.front as usize)?;
+        let origin = Origin { seed: self.seed, incarnation };
+        let front = Front::parse(&bytes, entry, origin)?;
+        if matches!(front.slot, Slot::Empty | Slot::Damaged) {
+            return Ok(None);
+        }
+        front.with(Bytes::new(), &mut RouteInterner::default()).map(Some)
+    }
+
+    fn fetch_bytes(&self, entry: &Entry, file: &dyn File, len: usize) -> Result<Bytes, Unreadable> {
         self.disk_reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = || self.dir.segment(entry.segment);
-        let bytes = crate::files::read_up_to(file, entry.offset, len)
-            .map_err(|source| Fault { action: "read", file: path(), source: Arc::new(source) })
-            .map_err(Unreadable::Io)?;
-        let origin = Origin { seed: self.seed, incarnation };
-        parse(&bytes.freeze(), entry, origin, headers_only, &mut RouteInterner::default())
+        let bytes = crate::files::read_up_to(file, entry.offset, len).map_err(|source| Fault {
+            action: "read",
+            file: path(),
+            source: Arc::new(source),
+        });
+        bytes.map(bytes::BytesMut::freeze).map_err(Unreadable::Io)
     }
 
     /// The stored header of a block's last part, from memory or disk.
@@ -281,33 +310,57 @@ impl Log {
     }
 }
 
-/// Takes a frame out of a record's bytes, which may lack the changes.
+/// Takes a frame out of a record's bytes.
 pub(crate) fn parse(
-    bytes: &bytes::Bytes,
+    bytes: &Bytes,
     entry: &Entry,
     origin: Origin,
-    headers_only: bool,
     interner: &mut RouteInterner,
 ) -> Result<Arc<Stored>, Unreadable> {
-    let damaged = |cause: &str| Unreadable::Damaged(cause.to_owned());
-    let head = RecordHead::parse(bytes, origin, entry.offset)
-        .filter(|h| h.header_len == entry.header_len && h.changes_len == entry.changes_len)
-        .ok_or_else(|| damaged("there is no valid record head"))?;
-    let begin = HEAD;
-    let middle = begin + head.header_len as usize;
-    let end = if headers_only { middle } else { middle + head.changes_len as usize };
-    if bytes.len() < end {
-        return Err(damaged("the record is cut off by the end of the file"));
+    let front = Front::parse(bytes, entry, origin)?;
+    let (_, _, changes) = front.head.parts(bytes);
+    if changes.len() < front.head.changes_len as usize {
+        return Err(damaged(CUT_OFF));
     }
-    let header = bytes.slice(begin..middle);
-    if crc32c::crc32c(&header) != head.header_crc {
-        return Err(damaged("the checksum of the record's header is wrong"));
-    }
-    let changes = bytes.slice(middle..end);
-    if !headers_only && crc32c::crc32c(&changes) != head.changes_crc {
+    if crc32c::crc32c(&changes) != front.head.changes_crc {
         return Err(damaged("the checksum of the record's changes is wrong"));
     }
-    let header = Header::parse_interned(&header, interner)
-        .map_err(|error| Unreadable::Damaged(error.to_string()))?;
-    Ok(Arc::new(Stored { header: Arc::new(header), changes }))
+    front.with(changes, interner)
+}
+
+/// What stands before a record's changes.
+struct Front {
+    head: RecordHead,
+    header: Bytes,
+    slot: Slot,
+}
+
+const CUT_OFF: &str = "the record is cut off by the end of the file";
+
+fn damaged(cause: &str) -> Unreadable {
+    Unreadable::Damaged(cause.to_owned())
+}
+
+impl Front {
+    fn parse(bytes: &Bytes, entry: &Entry, origin: Origin) -> Result<Self, Unreadable> {
+        let head = RecordHead::parse(bytes, origin, entry.offset)
+            .filter(|h| h.front() == u64::from(entry.front) && h.changes_len == entry.changes_len)
+            .ok_or_else(|| damaged("there is no valid record head"))?;
+        if bytes.len() < HEAD + entry.front as usize {
+            return Err(damaged(CUT_OFF));
+        }
+        let (header, slot, _) = head.parts(bytes);
+        if crc32c::crc32c(&header) != head.header_crc {
+            return Err(damaged("the checksum of the record's header is wrong"));
+        }
+        let slot = head.slot(&slot);
+        Ok(Self { head, header, slot })
+    }
+
+    fn with(self, changes: Bytes, interner: &mut RouteInterner) -> Result<Arc<Stored>, Unreadable> {
+        let header = Header::parse_interned(&self.header, interner)
+            .and_then(|header| complete(header, self.slot, &changes))
+            .map_err(|error| Unreadable::Damaged(error.to_string()))?;
+        Ok(Arc::new(Stored { header: Arc::new(header), changes }))
+    }
 }

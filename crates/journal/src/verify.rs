@@ -12,8 +12,9 @@ use crate::{
     files::{Files, read_up_to},
     index::SegIndex,
     record::{Origin, RecordHead, seed},
-    replay::{Replay, Source, header},
+    replay::{Replay, Source, changes, header, slot},
     segment::{Dir, RECORDS, SegmentHeader, mark, number_of},
+    slot::Slot,
     survey::{Survey, survey},
 };
 
@@ -170,11 +171,12 @@ impl Pass {
         if header.kind != Kind::Block {
             return;
         }
-        let begin =
-            usize::try_from(record.offset).unwrap_or(usize::MAX) + 64 + record.header_len as usize;
-        let changes = source.bytes.slice(begin..begin + record.changes_len as usize);
-        let frame = Frame { header, changes };
+        let frame = Frame { header, changes: changes(record, source.bytes) };
         let place = frame.header.end_of_block();
+        if slot(record, source.bytes) == Slot::Damaged {
+            let cause = "the digests stored with the block are damaged; they follow from it";
+            self.bad(source.file, record.offset, cause.to_owned(), Some(place.clone()));
+        }
         if let Err(error) = frame.verify() {
             self.bad(source.file, record.offset, error.to_string(), Some(place.clone()));
         }

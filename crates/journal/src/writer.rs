@@ -8,14 +8,17 @@ use std::sync::{Arc, atomic::Ordering};
 
 use async_trait::async_trait;
 use sluice_frame::{Frame, Header, MAX_CHANGE, MAX_HEADER};
-use sluice_model::{Epoch, Head, Kind, Pointer};
+use sluice_model::{Digest, Epoch, Head, Kind, Pointer};
 
 use crate::{
     AppendError, Receipt, Stored, Ticket, Writer,
     codec::visible,
-    committer::{Append, Job},
+    committer::{Append, Helper, Job},
+    embedded::Policy,
+    late::Late,
     record::Prepared,
     shared::{Log, ROOM_UNIT},
+    slot::units,
 };
 use block::{Block, Course, Finished};
 use pass::Passed;
@@ -27,15 +30,16 @@ pub(crate) struct EmbeddedWriter {
     id: u32,
     epoch: Epoch,
     resets: u64,
-    /// The head with everything queued counted in.
+    /// The head with everything queued counted in; without its digest while `late` knows that.
     head: Head,
+    late: Option<Arc<Late>>,
     block: Option<Block>,
 }
 
 impl EmbeddedWriter {
     pub(crate) fn new(log: Arc<Log>, id: u32, epoch: Epoch, head: Head) -> Self {
         let resets = log.resets.load(Ordering::Acquire);
-        Self { log, id, epoch, resets, head, block: None }
+        Self { log, id, epoch, resets, head, late: None, block: None }
     }
 
     /// Refuses what cannot succeed any more, and starts over after blocks were refused.
@@ -64,7 +68,26 @@ impl EmbeddedWriter {
         Ok(())
     }
 
+    /// Completes the head, on which whatever comes builds.
+    fn settle(&mut self) -> Result<(), AppendError> {
+        let Some(late) = self.late.take() else { return Ok(()) };
+        self.log.queue.queue_lone();
+        self.head.digest = late.outcome().map_err(AppendError::Frame)?.digest();
+        Ok(())
+    }
+
+    /// Units of the slot for a block's digests if the block is one frame, comes alone and says
+    /// nothing about them itself: then they are computed while it is written.
+    fn slot(&self, header: &Header, course: Course) -> Option<u8> {
+        let end = header.end.as_ref().filter(|end| end.digest == Digest::ZERO)?;
+        let single = header.part == 0 && header.kind == Kind::Block && course == Course::New;
+        let alone = self.log.state.read().head.position() == self.head.position();
+        let synced = self.log.options.policy == Policy::Fsync;
+        (single && alone && synced).then(|| units(header, end)).flatten()
+    }
+
     async fn take(&mut self, frame: Frame) -> Result<Option<Ticket>, AppendError> {
+        self.settle()?;
         self.check_alive()?;
         self.check_frame(&frame)?;
         let mut block = match self.block.take() {
@@ -82,7 +105,11 @@ impl EmbeddedWriter {
         };
         let cacheable = frame.changes.len() <= self.log.options.tail_cache_bytes / 2;
         let new = block.course == Course::New;
-        let passed = block.add(frame, new && cacheable)?;
+        let slot = self.slot(&frame.header, block.course);
+        let passed = match slot {
+            Some(slot) => block.add_late(frame, slot)?,
+            None => block.add(frame, new && cacheable)?,
+        };
         if passed.frame.header.end.is_none() {
             if new {
                 self.enqueue(passed, None).await?;
@@ -192,10 +219,10 @@ impl EmbeddedWriter {
         passed: Passed,
         receipt: Option<Receipt>,
     ) -> Result<Option<Ticket>, AppendError> {
-        let Passed { frame: Frame { mut header, changes }, changes_crc } = passed;
+        let Passed { frame: Frame { mut header, changes }, changes_crc, slot } = passed;
         header.epoch = self.epoch;
         let cacheable = changes.len() <= self.log.options.tail_cache_bytes / 2;
-        let part = Prepared::new(&header, changes, changes_crc);
+        let part = Prepared { slot, ..Prepared::new(&header, changes, changes_crc) };
         if part.header.len() > MAX_HEADER {
             return Err(invalid(&header, "its header exceeds the largest header"));
         }
@@ -203,13 +230,6 @@ impl EmbeddedWriter {
         let room = room.min(self.log.options.queue_room());
         let permit = Arc::clone(&self.log.room).acquire_many_owned(room).await;
         let permit = permit.map_err(|_| AppendError::Closed)?;
-        // Read again from the encoded bytes: the given header may share a receive buffer.
-        let parsed =
-            Header::parse(&part.header).map_err(|error| AppendError::Frame(error.into()))?;
-        let header = Arc::new(parsed);
-        let cached = cacheable.then(|| {
-            Arc::new(Stored { header: Arc::clone(&header), changes: part.changes.clone() })
-        });
         let (reply, ticket) = match receipt {
             Some(receipt) => {
                 let (sender, ticket) = Ticket::new();
@@ -217,12 +237,50 @@ impl EmbeddedWriter {
             }
             None => (None, None),
         };
-        let (writer, resets) = (self.id, self.resets);
-        let append = Append { writer, resets, part, header, cached, reply, room: Some(permit) };
+        let (writer, resets, room) = (self.id, self.resets, Some(permit));
+        if slot > 0 {
+            let (bytes, changes) = (part.header.clone(), part.changes.clone());
+            let late = Arc::new(Late::new(bytes, changes, cacheable));
+            let (header, cached) = (Arc::new(header), None);
+            let append = Append {
+                writer,
+                resets,
+                part,
+                header,
+                cached,
+                late: Some(Arc::clone(&late)),
+                reply,
+                room,
+            };
+            return self.leave(append, late, ticket);
+        }
+        // Read again from the encoded bytes: the given header may share a receive buffer.
+        let parsed =
+            Header::parse(&part.header).map_err(|error| AppendError::Frame(error.into()))?;
+        let header = Arc::new(parsed);
+        let cached = cacheable.then(|| {
+            Arc::new(Stored { header: Arc::clone(&header), changes: part.changes.clone() })
+        });
+        let append = Append { writer, resets, part, header, cached, late: None, reply, room };
         if !self.log.queue.put(Job::Append(Box::new(append))) {
             return Err(AppendError::Closed);
         }
         Ok(ticket)
+    }
+
+    /// Leaves a block that comes alone to its ticket.
+    fn leave(
+        &mut self,
+        append: Append,
+        late: Arc<Late>,
+        ticket: Option<Ticket>,
+    ) -> Result<Option<Ticket>, AppendError> {
+        if !self.log.queue.put_lone(Box::new(append)) {
+            return Err(AppendError::Closed);
+        }
+        let helper = Helper { log: Arc::clone(&self.log), late: Arc::clone(&late) };
+        self.late = Some(late);
+        Ok(ticket.map(|ticket| ticket.helping(Arc::new(helper))))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use sluice_frame::Frame;
 use sluice_journal::{
-    Embedded, Item, Journal, JournalError, Open, Options, Policy, ReadFrom,
+    Embedded, Item, Journal, JournalError, Open, Options, Policy, ReadFrom, Ticket, Writer,
     conformance::{
         ID, append, block, block_of, fill, fresh, heights, name, opening, parent_of, reader,
     },
@@ -181,4 +181,77 @@ async fn people_can_look_inside() {
     assert_eq!(records, 6, "the open and five blocks");
     let report = sluice_journal::inspect::verify(&found.dir, &|_| ()).unwrap();
     assert!(report.is_sound() && report.blocks == 5);
+}
+
+/// Appends a block and gives its ticket.
+async fn send(writer: &mut dyn Writer, height: u64) -> Ticket {
+    let mut ticket = None;
+    for frame in block(height) {
+        ticket = writer.append(frame).await.unwrap();
+    }
+    ticket.unwrap()
+}
+
+/// Waits until the journal's head is there; nobody waits for the ticket.
+async fn reaches(journal: &dyn Journal, height: u64) {
+    let select = sluice_journal::conformance::stores(&[]);
+    let mut reader = journal.read(&name(), ReadFrom::Earliest, select).await.unwrap();
+    loop {
+        match reader.next().await.unwrap() {
+            Item::Entry(stored) if stored.header.height == height => break,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_becomes_durable_whatever_becomes_of_its_ticket() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Embedded::open_dir(dir.path(), options()).unwrap();
+    let mut writer = fresh(journal.as_ref()).await.writer;
+    drop(send(writer.as_mut(), 1).await);
+    reaches(journal.as_ref(), 1).await;
+    let kept = send(writer.as_mut(), 2).await;
+    reaches(journal.as_ref(), 2).await;
+    // Waited for on another thread than it was appended on, and after the next one.
+    let third = send(writer.as_mut(), 3).await;
+    let fourth = send(writer.as_mut(), 4).await;
+    let fourth = tokio::spawn(fourth).await.unwrap().unwrap();
+    let (second, third) = (kept.await.unwrap(), third.await.unwrap());
+    journal.close().await;
+    drop(journal);
+    // Each digest covers the one before, so a wrong one would not be followed.
+    let journal = Embedded::open_dir(dir.path(), options()).unwrap();
+    let report = journal.verify(&name(), Box::new(|_| ())).await.unwrap();
+    assert!(report.is_sound() && report.blocks == 4, "{report:?}");
+    assert_eq!(report.head.unwrap().digest, fourth.digest);
+    assert!(second.digest != third.digest && third.digest != fourth.digest);
+    journal.close().await;
+}
+
+/// The same blocks, each waited for at once and all of them sent ahead, have the same digests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn digests_do_not_depend_on_when_they_are_computed() {
+    let mut digests = Vec::new();
+    for ahead in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Embedded::open_dir(dir.path(), options()).unwrap();
+        let mut writer = fresh(journal.as_ref()).await.writer;
+        let (mut tickets, mut found) = (Vec::new(), Vec::new());
+        for height in 1..=40 {
+            for frame in block(height) {
+                tickets.extend(writer.append(frame).await.unwrap());
+            }
+            if !ahead {
+                found.push(tickets.remove(0).await.unwrap().digest);
+            }
+        }
+        for ticket in tickets {
+            found.push(ticket.await.unwrap().digest);
+        }
+        digests.push(found);
+        journal.close().await;
+    }
+    assert_eq!(digests[0], digests[1]);
+    assert_eq!(digests[0].len(), 40);
 }

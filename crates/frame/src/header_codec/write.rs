@@ -87,7 +87,7 @@ pub(super) fn tail(
     }
 }
 
-fn block_end(end: &BlockEnd, passes: impl Fn(&StateDigest) -> bool, out: &mut BytesMut) {
+pub(super) fn block_end(end: &BlockEnd, passes: impl Fn(&StateDigest) -> bool, out: &mut BytesMut) {
     uint(1, u64::from(end.parts), out);
     uint(2, u64::from(end.changes), out);
     digest(3, &end.digest, out);

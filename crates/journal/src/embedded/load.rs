@@ -1,7 +1,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64},
     },
     thread,
@@ -178,6 +178,7 @@ impl Preparation {
             indexes: Arc::clone(&self.indexes),
             tick: watch::Sender::new(0),
             queue: Queue::default(),
+            core: OnceLock::new(),
             room: Arc::new(Semaphore::new(self.options.queue_room() as usize)),
             writer: AtomicU32::new(0),
             resets: AtomicU64::new(0),
@@ -211,11 +212,14 @@ fn start(
     recovered: Recovered,
     lock: Arc<dyn Lock>,
 ) -> Result<Arc<Log>, JournalError> {
-    let core = Core::new(Arc::clone(&log), recovered);
+    let core = Arc::new(Mutex::new(Core::new(Arc::clone(&log), recovered)));
+    let known = log.core.set(Arc::downgrade(&core));
+    debug_assert!(known.is_ok(), "a log is started once");
     let name = "journal-commit".to_owned();
+    let of = Arc::clone(&log);
     let work = move || {
-        let reply = core.run();
-        drop(lock);
+        let reply = Core::run(&core, &of);
+        drop((core, of, lock));
         // Whoever closes may have stopped waiting.
         reply.send(()).ok();
     };

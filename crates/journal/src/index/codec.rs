@@ -146,7 +146,7 @@ fn corruption(fields: &mut Get<'_>) -> Option<Corruption> {
 fn put_entry(entry: &Entry, fields: &mut Put) {
     let flags = u8::from(entry.first) | u8::from(entry.last) << 1 | u8::from(entry.metadata) << 2;
     fields.u8(entry.kind as u8).u8(flags).u32(entry.segment).u64(entry.offset);
-    fields.u32(entry.header_len).u32(entry.changes_len).u32(entry.set).u32(entry.changes);
+    fields.u32(entry.front).u32(entry.changes_len).u32(entry.set).u32(entry.changes);
     fields.u32(entry.next_index).u32(entry.generation.0).u64(entry.height).time(entry.time);
     fields.bytes(entry.pointer.as_bytes()).raw(entry.digest.as_bytes());
 }
@@ -167,7 +167,7 @@ fn entry(fields: &mut Get<'_>) -> Option<Entry> {
         metadata: flags & 4 != 0,
         segment: fields.u32()?,
         offset: fields.u64()?,
-        header_len: fields.u32()?,
+        front: fields.u32()?,
         changes_len: fields.u32()?,
         set: fields.u32()?,
         changes: fields.u32()?,

@@ -14,7 +14,7 @@ fn draft(height: u64, store: &str) -> Draft {
         metadata: false,
         segment: 2,
         offset: height * 64,
-        header_len: 100,
+        front: 100,
         changes_len: 1000,
         set: 0,
         changes: 3,

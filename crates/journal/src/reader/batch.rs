@@ -235,15 +235,15 @@ impl Reads<'_> {
         let origin = Origin { seed: self.log.seed, incarnation };
         for entry in group {
             let begin = usize::try_from(entry.offset - first.offset).unwrap_or(usize::MAX);
-            let own = HEAD + entry.header_len as usize + entry.changes_len as usize;
+            let own = HEAD + entry.front as usize + entry.changes_len as usize;
             let range = begin.min(bytes.len())..begin.saturating_add(own).min(bytes.len());
-            out.push(parse(&bytes.slice(range), entry, origin, false, &mut self.interner));
+            out.push(parse(&bytes.slice(range), entry, origin, &mut self.interner));
         }
     }
 }
 
 fn end(entry: &Entry) -> u64 {
-    let len = HEAD as u64 + u64::from(entry.header_len) + u64::from(entry.changes_len);
+    let len = HEAD as u64 + u64::from(entry.front) + u64::from(entry.changes_len);
     entry.offset + aligned(len)
 }
 

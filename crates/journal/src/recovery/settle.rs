@@ -8,7 +8,8 @@
 //! write it, and if the file refuses, into the next segment. A file that refused is not asked
 //! again.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use sluice_frame::RouteInterner;
 use sluice_model::Head;
 
 use super::{Loader, Opened, Scan};
@@ -17,7 +18,9 @@ use crate::{
     error::{At, Fault},
     files::{put, write_all},
     record::{HEAD, RecordHead, seed},
+    replay::{header, slot},
     segment::{RECORDS, RESERVE, SegmentHeader},
+    slot::Slot,
     survey::Survey,
 };
 
@@ -64,14 +67,14 @@ impl Refused {
 }
 
 impl Loader<'_> {
-    /// Makes the end of the newest segment durable where it is.
+    /// Makes the end of the newest segment durable where it is, and everything behind `from`.
     pub(super) fn settle(
         &self,
         segment: &Opened,
         survey: &Survey,
-        bytes: &[u8],
+        (bytes, from): (&[u8], u64),
     ) -> Result<(), Fault> {
-        let from = survey.durable.max(RECORDS);
+        let from = survey.durable.min(from).max(RECORDS);
         if survey.end <= from {
             return Ok(());
         }
@@ -136,6 +139,29 @@ impl Loader<'_> {
             "cut an interrupted write, which nobody was acknowledged",
         );
     }
+}
+
+/// Fills the slots that the last process left empty or half filled; gives the segment's bytes with
+/// them, and where the first of them begins.
+pub(super) fn with_slots(survey: &Survey, bytes: Bytes) -> (Bytes, u64) {
+    let mut interner = RouteInterner::default();
+    let mut fills = Vec::new();
+    for record in survey.found.iter().filter_map(|found| found.record.as_ref().ok()) {
+        if matches!(slot(record, &bytes), Slot::None | Slot::Filled(_)) {
+            continue;
+        }
+        let header = header(record, &bytes, &mut interner).ok();
+        let end = header.and_then(|header| header.end);
+        fills.extend(end.and_then(|end| Some((record.slot_at(), record.fill(&end)?))));
+    }
+    let Some((first, _)) = fills.first() else { return (bytes, u64::MAX) };
+    let (first, mut filled) = (*first, BytesMut::from(bytes));
+    for (at, fill) in &fills {
+        let begin = usize::try_from(*at).unwrap_or(usize::MAX);
+        let place = filled.get_mut(begin..begin.saturating_add(fill.len()));
+        place.into_iter().for_each(|place| place.copy_from_slice(fill));
+    }
+    (filled.freeze(), first)
 }
 
 /// The bytes from one place to another, as far as there are any.

@@ -78,6 +78,16 @@ impl Block {
         Ok(passed)
     }
 
+    /// Verifies the only part. Its digests and the copy of its changes come later.
+    pub(super) fn add_late(&mut self, frame: Frame, slot: u8) -> Result<Passed, AppendError> {
+        self.continues(&frame.header)?;
+        let passed = pass(frame, None, false);
+        let passed = passed.map_err(|error| AppendError::Frame(Arc::new(error)))?;
+        self.parts = 1;
+        self.changes = passed.frame.header.next_index();
+        Ok(Passed { slot, ..passed })
+    }
+
     /// Checks that this is the next part of the same block.
     fn continues(&mut self, header: &Header) -> Result<(), AppendError> {
         if header.part != self.parts || header.first_index != self.changes {
@@ -160,6 +170,7 @@ impl Block {
                 end.digest = *base_digest;
                 end.parent_digest = self.parent_digest;
             }
+            _ if last.slot > 0 => end.parent_digest = self.parent_digest,
             _ => self.digester.finish().fill(self.parent_digest, &mut end),
         }
         if given.parts != end.parts || given.changes != end.changes {

@@ -10,6 +10,8 @@ use sluice_frame::{Digester, Frame, FrameError};
 pub(super) struct Passed {
     pub(super) frame: Frame,
     pub(super) changes_crc: u32,
+    /// Units of the slot that its digests come into; 0 if they are not late.
+    pub(super) slot: u8,
 }
 
 /// Verifies a frame, takes it into the digests, if it has any, and sums it up. With `copy` its
@@ -28,5 +30,5 @@ pub(super) fn pass(
         frame.changes = Bytes::copy_from_slice(&frame.changes);
     }
     let changes_crc = crc32c::crc32c(&frame.changes);
-    Ok(Passed { frame, changes_crc })
+    Ok(Passed { frame, changes_crc, slot: 0 })
 }

@@ -1,9 +1,13 @@
 //! Durable appends over gRPC against what the disk gives.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use sluice_client::append::{Appender, Open};
+use sluice_journal::Journal;
 use sluice_model::{Epoch, Pointer};
 use sluice_service::transport;
 
@@ -13,30 +17,28 @@ use super::{ROUNDS, client_runtime, data, floor, median, server::Server};
 const STORES: usize = 15;
 /// Bytes of the journal's segments.
 const SEGMENT: u64 = 64 << 20;
+/// Blocks after which retention looks: several times a segment, so that each one is used again.
+const TRIM_EVERY: u64 = 128;
 
 pub(crate) fn measure(cell: Duration) {
     let dir = tempfile::tempdir().unwrap();
     let journal = data::open_recycling(&dir.path().join("journal"));
     let runtime = client_runtime();
     runtime.block_on(journal.create(&data::ingestor(), data::id())).unwrap();
-    let server = Server::router(&journal);
+    let server = Server::threaded(&journal);
     let sample = data::block_of(1, STORES);
     let mut next = 1;
     let mut rows = Vec::new();
-    let recycle = || {
-        runtime.block_on(journal.trim(&data::ingestor(), Some(&[]), 0)).unwrap();
-    };
+    let at = (&server, &journal);
     // The first touch of every segment.
-    while next < 3 * SEGMENT / sample.changes.len() as u64 {
-        runtime.block_on(append(&server, &mut next, 8, cell));
-        recycle();
+    while next < 4 * SEGMENT / sample.changes.len() as u64 {
+        runtime.block_on(append(at, &mut next, 8, cell));
     }
     for _ in 0..ROUNDS {
         let each = floor::disk(dir.path(), &sample.changes, 1, cell);
-        let one = runtime.block_on(append(&server, &mut next, 1, cell));
+        let one = runtime.block_on(append(at, &mut next, 1, cell));
         let grouped = floor::disk(dir.path(), &sample.changes, 8, cell);
-        let eight = runtime.block_on(append(&server, &mut next, 8, cell));
-        recycle();
+        let eight = runtime.block_on(append(at, &mut next, 8, cell));
         rows.push((each, one, grouped, eight));
     }
     let of = |value: fn(&(f64, f64, f64, f64)) -> f64| median(rows.iter().map(value).collect());
@@ -59,7 +61,12 @@ pub(crate) fn measure(cell: Duration) {
 }
 
 /// Blocks per second with so many on their way.
-async fn append(server: &Server, next: &mut u64, window: u64, cell: Duration) -> f64 {
+async fn append(
+    (server, journal): (&Server, &Arc<dyn Journal>),
+    next: &mut u64,
+    window: u64,
+    cell: Duration,
+) -> f64 {
     let open = Open {
         ingestor: data::ingestor(),
         journal_id: data::id(),
@@ -81,6 +88,9 @@ async fn append(server: &Server, next: &mut u64, window: u64, cell: Duration) ->
         appender.send(&block).await.unwrap();
         *next += 1;
         sent += 1;
+        if sent.is_multiple_of(TRIM_EVERY) {
+            journal.trim(&data::ingestor(), Some(&[]), 0).await.unwrap();
+        }
         if sent - acked >= window {
             appender.next_ack().await.unwrap().unwrap();
             acked += 1;

@@ -1,4 +1,4 @@
-//! A server on a thread of its own, which tells what processor time it used.
+//! A server on threads of its own, which tells what processor time it used.
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -6,7 +6,10 @@ use sluice_journal::Journal;
 use sluice_proto::{MAX_MESSAGE, v1::router_server::RouterServer};
 use sluice_router::{RouterOptions, RouterService};
 use sluice_service::Service;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
 use tonic::{service::Routes, transport::server::TcpIncoming};
 
 use super::{data, naive::Naive};
@@ -32,22 +35,30 @@ impl Server {
     pub(crate) fn router(journal: &Arc<dyn Journal>) -> Self {
         let journal = Arc::clone(journal);
         let service = RouterService::new(Arc::clone(&journal), RouterOptions::default(), None);
-        Self::start("router", service.routes(), journal)
+        Self::start("router", runtime(), service.routes(), journal)
+    }
+
+    /// The same on as many threads as the program has for a machine of two processors. What they
+    /// use is not told.
+    pub(crate) fn threaded(journal: &Arc<dyn Journal>) -> Self {
+        let journal = Arc::clone(journal);
+        let service = RouterService::new(Arc::clone(&journal), RouterOptions::default(), None);
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        Self::start("router", runtime, service.routes(), journal)
     }
 
     pub(crate) fn naive(journal: &Arc<dyn Journal>) -> Self {
         let journal = Arc::clone(journal);
         let server = RouterServer::new(Naive::new(Arc::clone(&journal)))
             .max_encoding_message_size(MAX_MESSAGE);
-        Self::start("naive", Routes::new(server), journal)
+        Self::start("naive", runtime(), Routes::new(server), journal)
     }
 
-    fn start(name: &str, routes: Routes, journal: Arc<dyn Journal>) -> Self {
+    fn start(name: &str, runtime: Runtime, routes: Routes, journal: Arc<dyn Journal>) -> Self {
         let (ask, mut asked) = mpsc::channel(1);
         let (bound, port) = std::sync::mpsc::channel();
         let serve = move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 bound.send(listener.local_addr().unwrap().port()).unwrap();
@@ -96,6 +107,11 @@ impl Server {
     fn send(&self, ask: Ask) {
         assert!(self.ask.as_ref().unwrap().try_send(ask).is_ok(), "one question at a time");
     }
+}
+
+/// One thread, so that its processor time is the server's.
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Waits without a runtime: the server answers from its own thread.
