@@ -1,6 +1,13 @@
 //! The producer's API: decode, call the core, map errors. Nothing is decided here.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sluice_client::{
     capture::OWNER,
@@ -31,6 +38,8 @@ pub struct Api {
     ingestors: Arc<[StatusCell]>,
     doors: Doors,
     coordination: Coordination,
+    /// Counts connections that capture, as they arrive.
+    arrivals: Arc<AtomicU64>,
 }
 
 impl Api {
@@ -40,7 +49,7 @@ impl Api {
         doors: Doors,
         coordination: Coordination,
     ) -> Self {
-        Self { ingestors: ingestors.into(), doors, coordination }
+        Self { ingestors: ingestors.into(), doors, coordination, arrivals: Arc::default() }
     }
 
     /// Both services, with limits that let whole frames through.
@@ -139,11 +148,12 @@ impl pb::capture_server::Capture for Api {
         let traceparent = traceparent.unwrap_or_default().to_owned();
         let (responses, stream) = mpsc::channel(WAITING);
         let (api, requests) = (self.clone(), request.into_inner());
+        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed);
         // The answer begins before the first request is here: clients may wait for it.
         tokio::spawn(async move {
             let closed = responses.clone();
             tokio::select! {
-                ended = api.serve(requests, &responses, traceparent) => if let Err(status) = ended {
+                ended = api.serve((arrival, requests), &responses, traceparent) => if let Err(status) = ended {
                     responses.send(Err(*status)).await.ok();
                 },
                 () = closed.closed() => {}
@@ -165,7 +175,7 @@ impl Api {
     /// One connection, from its start to its end.
     async fn serve(
         &self,
-        mut requests: Streaming<pb::CaptureRequest>,
+        (arrival, mut requests): (u64, Streaming<pb::CaptureRequest>),
         responses: &Responses,
         traceparent: String,
     ) -> Result<(), Box<Status>> {
@@ -175,7 +185,7 @@ impl Api {
             return Err(Box::new(invalid("the first message must be start".to_owned())));
         };
         let (door, cell) = self.door(&start.ingestor)?;
-        let (visit, answers) = match door.visit() {
+        let (visit, answers) = match door.visit(arrival) {
             Ok(visit) => visit,
             Err(rejection) => {
                 return Err(Box::new(self.status(cell, &rejection).await));

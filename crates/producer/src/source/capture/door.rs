@@ -88,7 +88,6 @@ pub struct Door {
 #[derive(Debug, Default)]
 struct Inner {
     active: Option<Active>,
-    visits: u64,
     parents: BTreeMap<Pointer, Pointer>,
 }
 
@@ -117,6 +116,7 @@ struct Pending {
 
 #[derive(Debug)]
 struct Visitor {
+    /// Names the visit; grows in the order of arrival.
     visit: u64,
     answers: mpsc::Sender<Answer>,
     sent_away: CancellationToken,
@@ -169,13 +169,18 @@ impl Door {
         inner.active.as_ref().map(|active| active.head.clone()).ok_or(Rejection::NotOwner)
     }
 
-    /// A program connects. The one before, if any, is sent away: it is most likely the same one,
-    /// whose connection broke.
-    pub fn visit(self: &Arc<Self>) -> Result<(Visit, mpsc::Receiver<Answer>), Rejection> {
+    /// A program connects. The one that arrived before, if any, is sent away: it is most likely
+    /// the same one, whose connection broke. `visit` grows with every arrival, because one that is
+    /// long gone may get here behind the next one.
+    pub fn visit(
+        self: &Arc<Self>,
+        visit: u64,
+    ) -> Result<(Visit, mpsc::Receiver<Answer>), Rejection> {
         let mut inner = self.inner.lock();
-        inner.visits += 1;
-        let visit = inner.visits;
         let active = inner.active.as_mut().ok_or(Rejection::NotOwner)?;
+        if active.visitor.as_ref().is_some_and(|visitor| visitor.visit > visit) {
+            return Err(Rejection::Superseded);
+        }
         let (answers, receiver) = mpsc::channel(UNREAD + 1);
         let sent_away = CancellationToken::new();
         let visitor = Visitor { visit, answers, sent_away: sent_away.clone() };

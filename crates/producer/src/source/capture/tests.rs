@@ -91,7 +91,7 @@ async fn whole(feed: &mut Feed) -> (Begin, Vec<u8>) {
 async fn blocks_follow_the_head_and_are_answered_in_order() {
     let (mut source, door, mut feed) = opened(Some(4)).await;
     assert_eq!(door.head().unwrap().unwrap().height, 4);
-    let (mut visit, mut answers) = door.visit().unwrap();
+    let (mut visit, mut answers) = door.visit(1).unwrap();
     hand_in(&mut visit, height(5), &["a", "b"]).await.unwrap();
     hand_in(&mut visit, BeginCapture { parent: Some(at(5)), time: Some(9), ..height(7) }, &[])
         .await
@@ -111,7 +111,7 @@ async fn blocks_follow_the_head_and_are_answered_in_order() {
 #[tokio::test]
 async fn wrong_blocks_are_refused_with_their_reason_and_nothing_of_them_is_kept() {
     let (_source, door, mut feed) = opened(Some(4)).await;
-    let (mut visit, _answers) = door.visit().unwrap();
+    let (mut visit, _answers) = door.visit(1).unwrap();
     let parent = visit.begin(BeginCapture { parent: Some(at(3)), ..height(5) }).await.unwrap_err();
     let expected = Rejection::WrongParent { pointer: at(5), expected: at(4), got: at(3) };
     assert_eq!(parent, expected);
@@ -134,7 +134,7 @@ async fn wrong_blocks_are_refused_with_their_reason_and_nothing_of_them_is_kept(
 #[tokio::test]
 async fn messages_out_of_order_are_refused() {
     let (_source, door, _feed) = opened(None).await;
-    let (mut visit, _answers) = door.visit().unwrap();
+    let (mut visit, _answers) = door.visit(1).unwrap();
     assert!(matches!(visit.changes(region(&["a"])).await, Err(Rejection::Invalid(_))));
     assert!(matches!(visit.end(None).await, Err(Rejection::Invalid(_))));
     assert!(matches!(visit.metadata("t", Bytes::new()).await, Err(Rejection::Invalid(_))));
@@ -147,7 +147,7 @@ async fn messages_out_of_order_are_refused() {
 #[tokio::test]
 async fn a_wrong_count_drops_the_block() {
     let (_source, door, mut feed) = opened(None).await;
-    let (mut visit, _answers) = door.visit().unwrap();
+    let (mut visit, _answers) = door.visit(1).unwrap();
     visit.begin(height(1)).await.unwrap();
     visit.changes(region(&["a"])).await.unwrap();
     let wrong = visit.end(Some(2)).await.unwrap_err();
@@ -161,7 +161,7 @@ async fn a_wrong_count_drops_the_block() {
 #[tokio::test]
 async fn foreign_encodings_are_made_canonical_at_the_door() {
     let (_source, door, mut feed) = opened(None).await;
-    let (mut visit, _answers) = door.visit().unwrap();
+    let (mut visit, _answers) = door.visit(1).unwrap();
     visit.begin(height(1)).await.unwrap();
     let odd = hex::decode("7a0b1a016b0a0462616e6b1000").unwrap();
     visit.changes(odd.into()).await.unwrap();
@@ -178,7 +178,7 @@ async fn foreign_encodings_are_made_canonical_at_the_door() {
 #[tokio::test]
 async fn a_change_beyond_the_limit_is_too_large() {
     let (_source, door, _feed) = opened(None).await;
-    let (mut visit, _answers) = door.visit().unwrap();
+    let (mut visit, _answers) = door.visit(1).unwrap();
     visit.begin(height(1)).await.unwrap();
     let mut large = BytesMut::new();
     put_change("bank", Op::Set, b"k", &vec![0; sluice_frame::MAX_CHANGE], &mut large);
@@ -189,7 +189,7 @@ async fn a_change_beyond_the_limit_is_too_large() {
 #[tokio::test]
 async fn a_block_sent_again_keeps_its_parent() {
     let (mut source, door, mut feed) = opened(None).await;
-    let (mut visit, _answers) = door.visit().unwrap();
+    let (mut visit, _answers) = door.visit(1).unwrap();
     hand_in(&mut visit, height(1), &["a"]).await.unwrap();
     hand_in(&mut visit, height(5), &["b"]).await.unwrap();
     for _ in 0..2 {
@@ -207,7 +207,7 @@ async fn a_block_sent_again_keeps_its_parent() {
 #[tokio::test]
 async fn a_refused_block_is_told_to_its_sender_and_the_loop_goes_on() {
     let (mut source, door, mut feed) = opened(Some(4)).await;
-    let (mut visit, mut answers) = door.visit().unwrap();
+    let (mut visit, mut answers) = door.visit(1).unwrap();
     hand_in(&mut visit, height(4), &["changed"]).await.unwrap();
     whole(&mut feed).await;
     let refusal = Refusal {
@@ -224,10 +224,10 @@ async fn a_refused_block_is_told_to_its_sender_and_the_loop_goes_on() {
 #[tokio::test]
 async fn a_new_connection_ends_the_one_before_and_never_mixes_with_it() {
     let (_source, door, mut feed) = opened(None).await;
-    let (mut first, mut told) = door.visit().unwrap();
+    let (mut first, mut told) = door.visit(1).unwrap();
     first.begin(height(1)).await.unwrap();
     first.changes(region(&["first"])).await.unwrap();
-    let (mut second, _answers) = door.visit().unwrap();
+    let (mut second, _answers) = door.visit(2).unwrap();
     assert_eq!(told.recv().await.unwrap().result, Err(Rejection::Superseded));
     let entering = tokio::spawn(async move {
         hand_in(&mut second, height(1), &["second"]).await.unwrap();
@@ -235,6 +235,8 @@ async fn a_new_connection_ends_the_one_before_and_never_mixes_with_it() {
     });
     assert_eq!(first.changes(region(&["late"])).await, Err(Rejection::Superseded));
     drop(first);
+    // One that arrived before both and comes to the door only now changes nothing.
+    assert!(matches!(door.visit(0), Err(Rejection::Superseded)));
     timeout(SOON, entering).await.unwrap().unwrap();
     assert_eq!(whole(&mut feed).await.1, region(&["second"]));
 }
@@ -242,13 +244,13 @@ async fn a_new_connection_ends_the_one_before_and_never_mixes_with_it() {
 #[tokio::test]
 async fn a_closed_feed_sends_everybody_away() {
     let (mut source, door, feed) = opened(None).await;
-    let (mut visit, mut answers) = door.visit().unwrap();
+    let (mut visit, mut answers) = door.visit(1).unwrap();
     visit.begin(height(1)).await.unwrap();
     feed.close().await;
     assert_eq!(door.head(), Err(Rejection::NotOwner));
     assert_eq!(answers.recv().await.unwrap().result, Err(Rejection::Restarted));
     assert!(visit.changes(region(&["a"])).await.is_err());
-    assert!(matches!(door.visit(), Err(Rejection::NotOwner)));
+    assert!(matches!(door.visit(1), Err(Rejection::NotOwner)));
     let _feed = source.blocks(None).await.unwrap();
     assert_eq!(door.head(), Ok(None));
 }
@@ -257,7 +259,7 @@ async fn a_closed_feed_sends_everybody_away() {
 async fn unread_answers_are_bounded() {
     let most = u64::try_from(door::UNREAD).unwrap();
     let (mut source, door, mut feed) = opened(None).await;
-    let (mut visit, mut answers) = door.visit().unwrap();
+    let (mut visit, mut answers) = door.visit(1).unwrap();
     for block in 1..=most {
         hand_in(&mut visit, height(block), &[]).await.unwrap();
         whole(&mut feed).await;
