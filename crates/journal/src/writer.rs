@@ -9,6 +9,7 @@ use std::sync::{Arc, atomic::Ordering};
 use async_trait::async_trait;
 use sluice_frame::{Frame, Header, MAX_CHANGE, MAX_HEADER};
 use sluice_model::{Digest, Epoch, Head, Kind, Pointer};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     AppendError, Receipt, Stored, Ticket, Writer,
@@ -226,62 +227,58 @@ impl EmbeddedWriter {
         if part.header.len() > MAX_HEADER {
             return Err(invalid(&header, "its header exceeds the largest header"));
         }
-        let room = u32::try_from(part.len().div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
-        let room = room.min(self.log.options.queue_room());
-        let permit = Arc::clone(&self.log.room).acquire_many_owned(room).await;
-        let permit = permit.map_err(|_| AppendError::Closed)?;
-        let (reply, ticket) = match receipt {
-            Some(receipt) => {
-                let (sender, ticket) = Ticket::new();
-                (Some((sender, receipt)), Some(ticket))
-            }
-            None => (None, None),
+        let room = Some(self.room(part.len()).await?);
+        let ticket = |receipt| {
+            let (sender, ticket) = Ticket::new();
+            ((sender, receipt), ticket)
         };
-        let (writer, resets, room) = (self.id, self.resets, Some(permit));
-        if slot > 0 {
-            let (bytes, changes) = (part.header.clone(), part.changes.clone());
-            let late = Arc::new(Late::new(bytes, changes, cacheable));
-            let (header, cached) = (Arc::new(header), None);
-            let append = Append {
-                writer,
-                resets,
-                part,
-                header,
-                cached,
-                late: Some(Arc::clone(&late)),
-                reply,
-                room,
-            };
-            return self.leave(append, late, ticket);
-        }
-        // Read again from the encoded bytes: the given header may share a receive buffer.
-        let parsed =
-            Header::parse(&part.header).map_err(|error| AppendError::Frame(error.into()))?;
-        let header = Arc::new(parsed);
-        let cached = cacheable.then(|| {
-            Arc::new(Stored { header: Arc::clone(&header), changes: part.changes.clone() })
+        let (reply, ticket) = receipt.map(ticket).unzip();
+        let late = (slot > 0).then(|| {
+            let (header, changes) = (part.header.clone(), part.changes.clone());
+            Arc::new(Late::new(header, changes, cacheable))
         });
-        let append = Append { writer, resets, part, header, cached, late: None, reply, room };
-        if !self.log.queue.put(Job::Append(Box::new(append))) {
+        let (header, cached) = match &late {
+            Some(_) => (Arc::new(header), None),
+            None => kept(&part, cacheable)?,
+        };
+        let (writer, resets, of) = (self.id, self.resets, late.clone());
+        let append = Append { writer, resets, part, header, cached, late: of, reply, room };
+        let queue = &self.log.queue;
+        let queued = match &late {
+            Some(_) => queue.put_lone(Box::new(append)),
+            None => queue.put(Job::Append(Box::new(append))),
+        };
+        if !queued {
             return Err(AppendError::Closed);
         }
-        Ok(ticket)
+        self.late.clone_from(&late);
+        let helping = |ticket: Ticket| match late {
+            Some(late) => ticket.helping(Arc::new(Helper { log: Arc::clone(&self.log), late })),
+            None => ticket,
+        };
+        Ok(ticket.map(helping))
     }
 
-    /// Leaves a block that comes alone to its ticket.
-    fn leave(
-        &mut self,
-        append: Append,
-        late: Arc<Late>,
-        ticket: Option<Ticket>,
-    ) -> Result<Option<Ticket>, AppendError> {
-        if !self.log.queue.put_lone(Box::new(append)) {
-            return Err(AppendError::Closed);
-        }
-        let helper = Helper { log: Arc::clone(&self.log), late: Arc::clone(&late) };
-        self.late = Some(late);
-        Ok(ticket.map(|ticket| ticket.helping(Arc::new(helper))))
+    /// Waits until so many bytes may be queued.
+    async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, AppendError> {
+        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
+        let units = units.min(self.log.options.queue_room());
+        let room = Arc::clone(&self.log.room).acquire_many_owned(units).await;
+        room.map_err(|_| AppendError::Closed)
     }
+}
+
+/// What the journal keeps of a frame in memory. The header is read again from the encoded bytes:
+/// the given one may share a receive buffer.
+fn kept(
+    part: &Prepared,
+    cacheable: bool,
+) -> Result<(Arc<Header>, Option<Arc<Stored>>), AppendError> {
+    let header = Header::parse(&part.header).map_err(|error| AppendError::Frame(error.into()))?;
+    let (header, changes) = (Arc::new(header), &part.changes);
+    let cached = cacheable
+        .then(|| Arc::new(Stored { header: Arc::clone(&header), changes: changes.clone() }));
+    Ok((header, cached))
 }
 
 fn invalid(header: &Header, reason: &str) -> AppendError {

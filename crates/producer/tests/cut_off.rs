@@ -11,35 +11,31 @@
 
 #[path = "../../coordinator/tests/support/hole.rs"]
 mod hole;
+mod support;
 
 use std::{
     fs,
     net::SocketAddr,
+    ops::Deref,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{BufMut as _, BytesMut};
 use sluice_client::coordination::Coordination;
 use sluice_config::{Config, Sources};
-use sluice_coordinator::{Coordinator, CoordinatorOptions, StoreOptions};
 use sluice_frame::put_change;
-use sluice_journal::{Embedded, Journal as _, Options};
-use sluice_model::{Epoch, IngestorName, Op};
-use sluice_producer::{
-    ProducerOptions, ProducerService, Registry,
-    status::{State, Status, StatusCell},
-};
-use sluice_router::{RouterOptions, RouterService};
-use sluice_service::{Service, Shutdown, Transport, transport};
-use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use sluice_journal::Journal as _;
+use sluice_model::{Epoch, Op};
+use sluice_producer::{ProducerOptions, status::State};
+use sluice_router::RouterOptions;
+use sluice_service::transport;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
 
 use hole::Hole;
+use support::{Producer, SOON, Services, name};
 
-const SOON: Duration = Duration::from_secs(60);
 /// What every producer here allows the router.
 const LIMIT: Duration = Duration::from_millis(900);
 /// For the machine.
@@ -47,48 +43,33 @@ const SLACK: Duration = Duration::from_secs(2);
 
 /// A coordinator, a router on a socket, and a node's directory that every producer reads.
 struct Site {
-    coordinator: Transport,
-    router: SocketAddr,
-    journal: Arc<Embedded>,
+    services: Services,
+    /// Where the router listens.
+    address: SocketAddr,
     written: u64,
-    shutdown: Shutdown,
-    dir: TempDir,
 }
 
-struct Producer {
-    ingestor: StatusCell,
-    shutdown: Shutdown,
-    task: JoinHandle<()>,
-}
+impl Deref for Site {
+    type Target = Services;
 
-fn name() -> IngestorName {
-    "chain".parse().unwrap()
+    fn deref(&self) -> &Services {
+        &self.services
+    }
 }
 
 impl Site {
     async fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let coordinator =
-            Coordinator::build(CoordinatorOptions::new(StoreOptions::Memory)).await.unwrap();
-        let options = Options { segment_bytes: 8 << 20, ..Options::default() };
-        let journal = Embedded::open_dir(&dir.path().join("journal"), options).unwrap();
-        let router = RouterService::new(journal.clone(), RouterOptions::default(), None);
+        let services = Services::start(RouterOptions::default()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tonic::transport::Server::builder().add_routes(router.routes());
+        let server = tonic::transport::Server::builder().add_routes(services.routes.clone());
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        let coordinator_at = transport::local(coordinator.routes());
-        for service in [Box::new(coordinator) as Box<dyn Service>, Box::new(router)] {
-            let shutdown = shutdown.clone();
-            tokio::spawn(async move { service.run(shutdown).await.unwrap() });
-        }
-        fs::create_dir(dir.path().join("node")).unwrap();
-        Self { coordinator: coordinator_at, router: address, journal, written: 0, shutdown, dir }
+        fs::create_dir(services.dir.path().join("node")).unwrap();
+        Self { services, address, written: 0 }
     }
 
     async fn hole(&self) -> Hole {
-        Hole::before(self.router).await
+        Hole::before(self.address).await
     }
 
     /// The node has so many blocks more.
@@ -122,19 +103,7 @@ impl Site {
         assert_eq!(own.rules.silence, Duration::from_secs(30), "three of the usual lease times");
         own.rules.silence = LIMIT;
         own.limits.drain = Duration::from_millis(500);
-        let service = ProducerService::new(
-            options,
-            self.coordinator.clone(),
-            transport::remote(&way.url()).unwrap(),
-            &Registry::default(),
-            &opentelemetry::global::meter("test"),
-        )
-        .unwrap();
-        let ingestor = service.ingestors().remove(0);
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let stop = shutdown.clone();
-        let task = tokio::spawn(async move { Box::new(service).run(stop).await.unwrap() });
-        Producer { ingestor, shutdown, task }
+        Producer::start(options, &self.coordinator, &transport::remote(&way.url()).unwrap())
     }
 
     fn coordination(&self) -> Coordination {
@@ -174,12 +143,6 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.shutdown.stop();
-    }
-}
-
 impl Producer {
     fn epoch(&self) -> Epoch {
         self.ingestor.get().epoch
@@ -187,26 +150,6 @@ impl Producer {
 
     fn remarks(&self) -> Vec<String> {
         self.ingestor.message().repairs
-    }
-
-    async fn until(&self, what: &str, holds: impl Fn(&Status) -> bool) {
-        let wait = async {
-            while !holds(&self.ingestor.get()) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        if timeout(SOON, wait).await.is_err() {
-            panic!("not {what}: {:?}", self.ingestor.get());
-        }
-    }
-
-    async fn state(&self, state: State) {
-        self.until(state.word(), |status| status.state == state).await;
-    }
-
-    async fn stop(self) {
-        self.shutdown.stop();
-        timeout(SOON, self.task).await.expect("the producer stops").unwrap();
     }
 }
 

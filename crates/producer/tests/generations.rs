@@ -9,9 +9,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     fs,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -27,57 +30,38 @@ use sluice_client::{
     subscribe::{Item, SubscribeError, SubscribeOptions, Subscriber},
 };
 use sluice_config::{Config, Sources};
-use sluice_coordinator::{Coordinator, CoordinatorOptions, StoreOptions};
 use sluice_frame::put_change;
-use sluice_journal::{Embedded, Options};
 use sluice_model::{
-    Checkpoint, Digest, Durability, Generation, IngestorName, Op, Pointer, Position, StartPosition,
+    Checkpoint, Digest, Durability, Generation, Op, Pointer, Position, StartPosition,
 };
 use sluice_producer::{
     ProducerOptions, ProducerService, Registry,
-    status::{State, Status, StatusCell},
+    status::{State, Status},
 };
-use sluice_router::{RouterOptions, RouterService};
-use sluice_service::{Service, Shutdown, Transport, transport};
+use sluice_router::RouterOptions;
+use sluice_service::{Service, Shutdown};
 use sluice_sink::{SinkConfig, SinkOptions, SinkService};
 use sluice_sink_file::FileFactory;
-use tempfile::TempDir;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(60);
+use support::{Producer, SOON, Services, name};
 
 /// Everything but the producer.
-struct Site {
-    coordinator: Transport,
-    router: Transport,
-    shutdown: Shutdown,
-    dir: TempDir,
-}
+struct Site(Services);
 
-struct Producer {
-    api: Transport,
-    ingestor: StatusCell,
-    shutdown: Shutdown,
-    task: JoinHandle<()>,
+impl Deref for Site {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
 }
 
 impl Site {
     async fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let coordinator =
-            Coordinator::build(CoordinatorOptions::new(StoreOptions::Memory)).await.unwrap();
-        let options = Options { segment_bytes: 8 << 20, ..Options::default() };
-        let journal = Embedded::open_dir(&dir.path().join("journal"), options).unwrap();
-        let router = RouterService::new(journal, RouterOptions::default(), None);
-        let (coordinator_at, router_at) =
-            (transport::local(coordinator.routes()), transport::local(router.routes()));
-        for service in [Box::new(coordinator) as Box<dyn Service>, Box::new(router)] {
-            let shutdown = shutdown.clone();
-            tokio::spawn(async move { service.run(shutdown).await.unwrap() });
-        }
-        fs::create_dir(dir.path().join("node")).unwrap();
-        Self { coordinator: coordinator_at, router: router_at, shutdown, dir }
+        let services = Services::start(RouterOptions::default()).await;
+        fs::create_dir(services.dir.path().join("node")).unwrap();
+        Self(services)
     }
 
     fn node(&self) -> PathBuf {
@@ -109,20 +93,8 @@ impl Site {
     }
 
     fn producer(&self, config: &Config) -> Producer {
-        let service = ProducerService::new(
-            ProducerOptions::new(config, "test", "http://producer.test:7400"),
-            self.coordinator.clone(),
-            self.router.clone(),
-            &Registry::default(),
-            &opentelemetry::global::meter("test"),
-        )
-        .unwrap();
-        let ingestor = service.ingestors().remove(0);
-        let api = transport::local(service.routes());
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let stop = shutdown.clone();
-        let task = tokio::spawn(async move { Box::new(service).run(stop).await.unwrap() });
-        Producer { api, ingestor, shutdown, task }
+        let options = ProducerOptions::new(config, "test", "http://producer.test:7400");
+        Producer::start(options, &self.coordinator, &self.router)
     }
 
     /// Runs the file sink until the site ends.
@@ -211,24 +183,7 @@ fn collect(dir: &Path, found: &mut BTreeMap<(String, String), Vec<u8>>) {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.shutdown.stop();
-    }
-}
-
 impl Producer {
-    async fn until(&self, what: &str, holds: impl Fn(&Status) -> bool) {
-        let wait = async {
-            while !holds(&self.ingestor.get()) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        if timeout(SOON, wait).await.is_err() {
-            panic!("not {what}: {:?}", self.ingestor.get());
-        }
-    }
-
     /// The value of a metric of the ingestor.
     fn number(metric: &str) -> Option<f64> {
         let text = sluice_telemetry::prometheus_text().unwrap();
@@ -236,10 +191,6 @@ impl Producer {
             line.split(['{', ' ']).next() == Some(metric) && line.contains("ingestor=\"shown\"")
         })?;
         line.rsplit(' ').next()?.parse().ok()
-    }
-
-    async fn state(&self, state: State) {
-        self.until(state.word(), |status| status.state == state).await;
     }
 
     async fn head(&self, generation: u32, height: u64) {
@@ -251,15 +202,6 @@ impl Producer {
     fn capturer(&self) -> Capturer {
         Capturer::new(self.api.clone(), name())
     }
-
-    async fn stop(self) {
-        self.shutdown.stop();
-        timeout(SOON, self.task).await.expect("the producer stops").unwrap();
-    }
-}
-
-fn name() -> IngestorName {
-    "chain".parse().unwrap()
 }
 
 fn session() -> SessionOptions {

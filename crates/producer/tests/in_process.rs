@@ -7,61 +7,41 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{sync::Arc, time::Duration};
+mod support;
+
+use std::{ops::Deref, time::Duration};
 
 use sluice_client::capture::{Acks, Begin, Blocks, CaptureError, Capturer};
 use sluice_config::{OnGap, OnRegress};
-use sluice_coordinator::{Coordinator, CoordinatorOptions, StoreOptions};
-use sluice_journal::{Embedded, Journal, Options};
-use sluice_model::{IngestorName, Op, Pointer, TopicRules};
+use sluice_journal::Journal;
+use sluice_model::{Op, Pointer, TopicRules};
 use sluice_producer::{
-    ProducerOptions, ProducerService, Registry,
+    ProducerOptions,
     config::IngestorOptions,
     feeds::{Dial, FeedOptions},
     ingest::Limits,
     policy::Rules,
-    status::{State, Status, StatusCell},
+    status::State,
 };
-use sluice_router::{RouterOptions, RouterService};
-use sluice_service::{Service, Shutdown, Transport, transport};
+use sluice_router::RouterOptions;
 use tempfile::TempDir;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(60);
+use support::{Producer, SOON, Services, name};
 
-/// A coordinator and a router that live as long as this.
-struct Site {
-    coordinator: Transport,
-    router: Transport,
-    journal: Arc<Embedded>,
-    shutdown: Shutdown,
-    _dir: TempDir,
-}
+struct Site(Services);
 
-/// A producer of the site.
-struct Producer {
-    api: Transport,
-    ingestor: StatusCell,
-    shutdown: Shutdown,
-    task: JoinHandle<()>,
+impl Deref for Site {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
 }
 
 impl Site {
     async fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let coordinator =
-            Coordinator::build(CoordinatorOptions::new(StoreOptions::Memory)).await.unwrap();
-        let options = Options { segment_bytes: 64 << 20, ..Options::default() };
-        let journal = Embedded::open_dir(dir.path(), options).unwrap();
-        let router = RouterService::new(journal.clone(), RouterOptions::default(), None);
-        let (coordinator_at, router_at) =
-            (transport::local(coordinator.routes()), transport::local(router.routes()));
-        for service in [Box::new(coordinator) as Box<dyn Service>, Box::new(router)] {
-            let shutdown = shutdown.clone();
-            tokio::spawn(async move { service.run(shutdown).await.unwrap() });
-        }
-        Self { coordinator: coordinator_at, router: router_at, journal, shutdown, _dir: dir }
+        Self(Services::start(RouterOptions::default()).await)
     }
 
     fn producer(&self, source: &str, table: &str) -> Producer {
@@ -87,20 +67,7 @@ impl Site {
             address: format!("http://{source}.test:7400"),
             dial: Dial::default(),
         };
-        let service = ProducerService::new(
-            options,
-            self.coordinator.clone(),
-            self.router.clone(),
-            &Registry::default(),
-            &opentelemetry::global::meter("test"),
-        )
-        .unwrap();
-        let ingestor = service.ingestors().remove(0);
-        let api = transport::local(service.routes());
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let stop = shutdown.clone();
-        let task = tokio::spawn(async move { Box::new(service).run(stop).await.unwrap() });
-        Producer { api, ingestor, shutdown, task }
+        Producer::start(options, &self.coordinator, &self.router)
     }
 
     async fn heights(&self) -> (u64, u64) {
@@ -109,40 +76,10 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.shutdown.stop();
-    }
-}
-
 impl Producer {
-    async fn until(&self, what: &str, holds: impl Fn(&Status) -> bool) {
-        let wait = async {
-            while !holds(&self.ingestor.get()) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        if timeout(SOON, wait).await.is_err() {
-            panic!("not {what}: {:?}", self.ingestor.get());
-        }
-    }
-
-    async fn state(&self, state: State) {
-        self.until(state.word(), |status| status.state == state).await;
-    }
-
     fn capturer(&self) -> Capturer {
         Capturer::new(self.api.clone(), name())
     }
-
-    async fn stop(self) {
-        self.shutdown.stop();
-        timeout(SOON, self.task).await.expect("the producer stops").unwrap();
-    }
-}
-
-fn name() -> IngestorName {
-    "chain".parse().unwrap()
 }
 
 async fn send(blocks: &mut Blocks, begin: Begin, value: &[u8]) -> Result<(), CaptureError> {

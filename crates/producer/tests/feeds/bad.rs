@@ -12,7 +12,10 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, service::Routes};
 
 use super::{reaches, replica, write};
-use crate::site::{Site, beside, name};
+use crate::{
+    site::{Site, beside},
+    support::name,
+};
 
 /// Says that it has every block and serves what it was given.
 struct Liar(Arc<Serve>);

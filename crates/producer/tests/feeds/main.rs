@@ -10,6 +10,8 @@
 
 mod bad;
 mod site;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{path::Path, time::Duration};
 
@@ -22,7 +24,8 @@ use sluice_frame::put_change;
 use sluice_model::Op;
 use sluice_producer::{feeds::FeedOptions, status::State};
 
-use site::{Producer, Site, beside, name, until, write_block};
+use site::{Site, beside, until, write_block};
+use support::{Producer, SOON, name};
 
 /// A directory that is followed, with little patience.
 fn following(dir: &Path) -> String {
@@ -393,8 +396,8 @@ async fn programs_may_hand_their_blocks_to_a_standby_as_well() {
     put_change("bank", Op::Set, b"key", b"value", &mut region);
     let region = region.freeze();
     let to = |producer: &Producer| Capturer::new(producer.api.clone(), name());
-    let (mut beside, mut beside_acks, _) = to(&standby).resume(site::SOON).await.unwrap();
-    let (mut owned, mut owned_acks, _) = to(&owner).resume(site::SOON).await.unwrap();
+    let (mut beside, mut beside_acks, _) = to(&standby).resume(SOON).await.unwrap();
+    let (mut owned, mut owned_acks, _) = to(&owner).resume(SOON).await.unwrap();
     for height in 1..=3 {
         beside.begin(Begin::at(height)).await.unwrap();
         beside.changes(region.clone()).await.unwrap();

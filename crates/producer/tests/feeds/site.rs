@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,48 +11,37 @@ use std::{
 use parking_lot::Mutex;
 use sluice_client::coordination::{AuditEntry, Control, Coordination, Member, SessionOptions};
 use sluice_config::{OnGap, OnRegress};
-use sluice_coordinator::{Coordinator, CoordinatorOptions, StoreOptions};
 use sluice_frame::StateDigest;
-use sluice_journal::{Embedded, Item, Journal, Options, ReadFrom, Select, Status};
-use sluice_model::{Filter, IngestorName, TopicRules};
+use sluice_journal::{Item, Journal, ReadFrom, Select, Status};
+use sluice_model::{Filter, TopicRules};
 use sluice_producer::{
-    ProducerOptions, ProducerService, Registry,
+    ProducerOptions,
     config::IngestorOptions,
     feeds::{Dial, FeedOptions, RemotePeers, peers::Peer, peers::Peers},
     ingest::Limits,
     policy::Rules,
-    status::{State, StatusCell},
 };
 use sluice_proto::v1 as pb;
-use sluice_router::{RouterOptions, RouterService};
-use sluice_service::{Service, Shutdown, Transport, transport};
-use tempfile::TempDir;
+use sluice_router::RouterOptions;
+use sluice_service::Transport;
 use tokio::{task::JoinHandle, time::timeout};
 
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+use crate::support::{Producer, SOON, Services, name};
 
 /// Everything that producers need.
 pub(crate) struct Site {
+    services: Services,
     pub(crate) coordination: Coordination,
-    coordinator: Transport,
-    router: Transport,
-    pub(crate) journal: Arc<Embedded>,
     /// Who can be reached where.
     phones: Arc<Mutex<HashMap<String, Transport>>>,
-    shutdown: Shutdown,
-    dir: TempDir,
 }
 
-/// A producer of the site.
-pub(crate) struct Producer {
-    pub(crate) api: Transport,
-    pub(crate) ingestor: StatusCell,
-    shutdown: Shutdown,
-    task: JoinHandle<()>,
-}
+impl Deref for Site {
+    type Target = Services;
 
-pub(crate) fn name() -> IngestorName {
-    "chain".parse().unwrap()
+    fn deref(&self) -> &Services {
+        &self.services
+    }
 }
 
 /// Feeds as the tests want them: beside, and quick.
@@ -68,30 +58,10 @@ pub(crate) fn beside() -> FeedOptions {
 
 impl Site {
     pub(crate) async fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let coordinator =
-            Coordinator::build(CoordinatorOptions::new(StoreOptions::Memory)).await.unwrap();
-        let options = Options { segment_bytes: 16 << 20, ..Options::default() };
-        let journal = Embedded::open_dir(&dir.path().join("journal"), options).unwrap();
-        let options =
-            RouterOptions { heartbeat: Duration::from_millis(200), ..RouterOptions::default() };
-        let router = RouterService::new(journal.clone(), options, None);
-        let (coordinator_at, router_at) =
-            (transport::local(coordinator.routes()), transport::local(router.routes()));
-        for service in [Box::new(coordinator) as Box<dyn Service>, Box::new(router)] {
-            let shutdown = shutdown.clone();
-            tokio::spawn(async move { service.run(shutdown).await.unwrap() });
-        }
-        Self {
-            coordination: Coordination::new(coordinator_at.clone()),
-            coordinator: coordinator_at,
-            router: router_at,
-            journal,
-            phones: Arc::default(),
-            shutdown,
-            dir,
-        }
+        let heartbeat = Duration::from_millis(200);
+        let services = Services::start(RouterOptions { heartbeat, ..Default::default() }).await;
+        let coordination = Coordination::new(services.coordinator.clone());
+        Self { services, coordination, phones: Arc::default() }
     }
 
     /// A directory of the site.
@@ -144,21 +114,9 @@ impl Site {
             address: address.clone(),
             dial: self.dial(),
         };
-        let service = ProducerService::new(
-            options,
-            self.coordinator.clone(),
-            self.router.clone(),
-            &Registry::default(),
-            &opentelemetry::global::meter("test"),
-        )
-        .unwrap();
-        let ingestor = service.ingestors().remove(0);
-        let api = transport::local(service.routes());
-        self.phones.lock().insert(address, api.clone());
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let stop = shutdown.clone();
-        let task = tokio::spawn(async move { Box::new(service).run(stop).await.unwrap() });
-        Producer { api, ingestor, shutdown, task }
+        let producer = Producer::start(options, &self.coordinator, &self.router);
+        self.phones.lock().insert(address, producer.api.clone());
+        producer
     }
 
     pub(crate) fn spool_dir(&self, node: &str) -> PathBuf {
@@ -224,22 +182,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.shutdown.stop();
-    }
-}
-
 impl Producer {
-    pub(crate) async fn state(&self, state: State) {
-        until(
-            state.word(),
-            async || self.ingestor.get().state == state,
-            async || format!("{:?}", self.ingestor.get()),
-        )
-        .await;
-    }
-
     /// What its notes say.
     pub(crate) fn notes(&self) -> String {
         self.ingestor.message().repairs.join("\n")
@@ -272,16 +215,6 @@ impl Producer {
             async || format!("{:?} {}", self.spool().await, self.notes()),
         )
         .await;
-    }
-
-    pub(crate) async fn stop(self) {
-        self.shutdown.stop();
-        timeout(SOON, self.task).await.expect("the producer stops").unwrap();
-    }
-
-    /// Ends without a word, as a machine does that loses its power; the lease runs out.
-    pub(crate) fn kill(self) {
-        self.task.abort();
     }
 }
 
