@@ -1,6 +1,7 @@
 //! What runs over every byte of a frame before it is queued. It runs on the caller's task, one
 //! step after the other while the bytes are in the processor's cache: waking another thread and
-//! being woken by it costs more than hashing beside the rest saves.
+//! being woken by it costs more than hashing beside the rest saves. Of a block that comes alone
+//! only what must be known before it is written runs here; the rest is [`crate::late`].
 
 use bytes::Bytes;
 use sluice_frame::{Digester, Frame, FrameError};

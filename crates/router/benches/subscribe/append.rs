@@ -47,7 +47,9 @@ pub(crate) fn measure(cell: Duration) {
         sample.changes.len() / 1000,
         data::regime(dir.path())
     );
-    println!("floors overwrite a file written before; the journal writes recycled segments");
+    println!(
+        "floors overwrite a file written before; the journal writes recycled segments; the server has two threads"
+    );
     println!("| | blocks/s | ratio to its floor |\n|---|---|---|");
     println!("| floor: pwrite + fdatasync each | {:.0} | 1 |", of(|r| r.0));
     println!("| window 1 | {:.0} | **{:.2}** |", of(|r| r.1), of(|r| r.1 / r.0));
