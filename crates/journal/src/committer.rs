@@ -102,7 +102,6 @@ pub(crate) struct Core {
     last_sync: Instant,
     next_incarnation: u64,
     spare: Spare,
-    closed: bool,
 }
 
 /// What recovery hands over.
@@ -148,7 +147,6 @@ impl Core {
             last_sync: Instant::now(),
             next_incarnation,
             spare: Spare::default(),
-            closed: false,
         }
     }
 
@@ -250,9 +248,6 @@ impl Core {
 
     /// Checks that the writer is not fenced and that the frame continues what was admitted.
     fn admit(&self, job: &Append) -> Result<(), AppendError> {
-        if self.closed {
-            return Err(AppendError::Closed);
-        }
         if let Some(reason) = &self.poisoned {
             return Err(AppendError::Poisoned { reason: reason.clone() });
         }
@@ -389,7 +384,6 @@ impl Core {
     }
 
     fn close(&mut self) {
-        self.closed = true;
         self.sync();
         self.spare.wait();
         if let Some(segment) = &self.segment {

@@ -196,12 +196,16 @@ async fn send(writer: &mut dyn Writer, height: u64) -> Ticket {
 async fn reaches(journal: &dyn Journal, height: u64) {
     let select = sluice_journal::conformance::stores(&[]);
     let mut reader = journal.read(&name(), ReadFrom::Earliest, select).await.unwrap();
-    loop {
-        match reader.next().await.unwrap() {
-            Item::Entry(stored) if stored.header.height == height => break,
-            _ => {}
+    let there = async {
+        loop {
+            match reader.next().await.unwrap() {
+                Item::Entry(stored) if stored.header.height == height => break,
+                _ => {}
+            }
         }
-    }
+    };
+    let soon = tokio::time::timeout(Duration::from_secs(30), there).await;
+    assert!(soon.is_ok(), "block {height} never becomes durable");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

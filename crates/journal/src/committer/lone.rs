@@ -1,11 +1,12 @@
 //! Blocks that come alone: committed by their tickets, completed after they are durable.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use sluice_frame::FrameError;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Core, Written};
 use crate::{Help, error::At, files::write_all, late::Late, shared::Log};
-use sluice_frame::FrameError;
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// What a ticket does for its block.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(crate) struct Helper {
 
 impl Help for Helper {
     fn help(&self) {
-        let core = self.log.core.get().and_then(std::sync::Weak::upgrade);
+        let core = self.log.core.get().and_then(Weak::upgrade);
         // Only a runtime of several threads goes on while one of them waits for the disk.
         let many = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
         let core = core.filter(|_| Handle::try_current().is_ok_and(many));
