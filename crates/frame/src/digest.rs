@@ -1,4 +1,8 @@
-use std::{collections::HashMap, ops::Range, sync::LazyLock};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use blake3::Hasher;
 use bytes::Bytes;
@@ -44,16 +48,25 @@ pub struct Digester {
     pointer: Pointer,
     height: u64,
     stores: Vec<Store>,
-    index: HashMap<String, usize>,
+    index: HashMap<Arc<str>, usize>,
     metadata: Option<Hasher>,
 }
 
 #[derive(Debug)]
 struct Store {
-    name: String,
-    hasher: Hasher,
+    name: Arc<str>,
+    state: State,
     /// Where its changes lie in the frame at hand.
     stretches: SmallVec<[Range<usize>; 1]>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was added yet.
+    Empty,
+    /// Later parts may add more. A hasher is large, and few stores span parts.
+    Open(Box<Hasher>),
+    Done(Digest),
 }
 
 impl Digester {
@@ -81,16 +94,32 @@ impl Digester {
             hasher.update(&metadata.value);
         }
         self.find_stretches(frame)?;
-        // Short stretches are put together first: the hash is several times faster over long ones.
+        let last = frame.header.end.is_some();
         let mut gathered = Vec::new();
-        for store in &mut self.stores {
-            let stretches = store.stretches.iter().filter_map(|at| frame.changes.get(at.clone()));
-            if store.stretches.len() > 1 {
-                gathered.clear();
-                stretches.for_each(|bytes| gathered.extend_from_slice(bytes));
-                store.hasher.update(&gathered);
-            } else {
-                stretches.for_each(|bytes| _ = store.hasher.update(bytes));
+        let mut only = STATE.clone();
+        for store in self.stores.iter_mut().filter(|store| !store.stretches.is_empty()) {
+            let stretch = |at: &Range<usize>| frame.changes.get(at.clone()).unwrap_or_default();
+            let bytes = match store.stretches.as_slice() {
+                [one] => stretch(one),
+                // The hash is several times faster over long stretches than over short ones.
+                several => {
+                    gathered.clear();
+                    several.iter().for_each(|at| gathered.extend_from_slice(stretch(at)));
+                    &gathered
+                }
+            };
+            match &mut store.state {
+                State::Empty if last => {
+                    only.reset();
+                    store.state = State::Done(finish(only.update(bytes), self.height));
+                }
+                State::Empty => {
+                    let mut hasher = Box::new(STATE.clone());
+                    hasher.update(bytes);
+                    store.state = State::Open(hasher);
+                }
+                State::Open(hasher) => _ = hasher.update(bytes),
+                State::Done(_) => return Err(FrameError::Table("a part follows the last one")),
             }
             store.stretches.clear();
         }
@@ -123,24 +152,30 @@ impl Digester {
         Ok(())
     }
 
-    fn store(&mut self, name: &str) -> usize {
+    fn store(&mut self, name: &Arc<str>) -> usize {
         if let Some(at) = self.index.get(name) {
             return *at;
         }
-        let (name, hasher) = (name.to_owned(), STATE.clone());
-        self.index.insert(name.clone(), self.stores.len());
-        self.stores.push(Store { name, hasher, stretches: SmallVec::new() });
+        self.index.insert(Arc::clone(name), self.stores.len());
+        let store =
+            Store { name: Arc::clone(name), state: State::Empty, stretches: SmallVec::new() };
+        self.stores.push(store);
         self.stores.len() - 1
     }
 
     /// The digests of everything added.
     pub fn finish(self) -> Digests {
+        let height = self.height;
         let states: Vec<StateDigest> = self
             .stores
             .into_iter()
-            .map(|mut store| {
-                store.hasher.update(&self.height.to_le_bytes());
-                StateDigest { store: store.name, digest: store.hasher.finalize().into() }
+            .map(|store| {
+                let digest = match store.state {
+                    State::Empty => finish(&mut STATE.clone(), height),
+                    State::Open(mut hasher) => finish(&mut hasher, height),
+                    State::Done(digest) => digest,
+                };
+                StateDigest { store: store.name.as_ref().to_owned(), digest }
             })
             .collect();
         let metadata = self.metadata.map(|hasher| hasher.finalize().into());
@@ -148,7 +183,7 @@ impl Digester {
         hasher.update(self.parent.as_bytes());
         hasher.update(&self.generation.0.to_le_bytes());
         put_bytes(self.pointer.as_bytes(), &mut hasher);
-        hasher.update(&self.height.to_le_bytes());
+        hasher.update(&height.to_le_bytes());
         hasher.update(&(states.len() as u64).to_le_bytes());
         for state in &states {
             put_text(&state.store, &mut hasher);
@@ -170,6 +205,11 @@ impl Digests {
         end.states = self.states;
         end.metadata_digest = self.metadata;
     }
+}
+
+/// A store's digest, with all its changes in `hasher`.
+fn finish(hasher: &mut Hasher, height: u64) -> Digest {
+    hasher.update(&height.to_le_bytes()).finalize().into()
 }
 
 /// The digest of a whole metadata value.

@@ -106,6 +106,9 @@ pub trait Writer: Send + Sync + fmt::Debug {
     /// zero: the journal computes them, and compares those that are not. Epoch and digests of the
     /// stored header are the journal's. The next block may follow before this one is acknowledged.
     ///
+    /// The changes should be most of the memory that they share: the tail cache counts them, and
+    /// keeps all of it alive.
+    ///
     /// The ticket comes with the last part only. The call waits while the queue of the journal is
     /// full.
     ///

@@ -1,5 +1,4 @@
-//! What is computed of a block while it is being written: its digests, and the copy that the tail
-//! cache keeps.
+//! What is computed of a block while it is being written: its digests.
 
 use std::sync::Arc;
 
@@ -28,7 +27,6 @@ enum State {
 struct Work {
     /// The encoded header, whose end lacks the digests.
     header: Bytes,
-    /// They may share a receive buffer many times their size.
     changes: Bytes,
     cacheable: bool,
 }
@@ -36,9 +34,9 @@ struct Work {
 /// What the journal keeps of the block.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
-    /// Complete, and in memory of its own.
+    /// Complete.
     pub(crate) header: Arc<Header>,
-    /// For the tail cache, if it may be cached; the same.
+    /// For the tail cache, if it may be cached.
     pub(crate) cached: Option<Arc<Stored>>,
 }
 
@@ -80,10 +78,9 @@ impl Late {
 impl Work {
     fn run(self) -> Result<Outcome, FrameError> {
         let header = Arc::new(derive(Header::parse(&self.header)?, &self.changes)?);
-        let cached = self.cacheable.then(|| {
-            let changes = Bytes::copy_from_slice(&self.changes);
-            Arc::new(Stored { header: Arc::clone(&header), changes })
-        });
+        let changes = self.changes;
+        let cached =
+            self.cacheable.then(|| Arc::new(Stored { header: Arc::clone(&header), changes }));
         Ok(Outcome { header, cached })
     }
 }

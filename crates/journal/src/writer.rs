@@ -104,12 +104,11 @@ impl EmbeddedWriter {
                 block
             }
         };
-        let cacheable = frame.changes.len() <= self.log.options.tail_cache_bytes / 2;
         let new = block.course == Course::New;
         let slot = self.slot(&frame.header, block.course);
         let passed = match slot {
             Some(slot) => block.add_late(frame, slot)?,
-            None => block.add(frame, new && cacheable)?,
+            None => block.add(frame)?,
         };
         if passed.frame.header.end.is_none() {
             if new {

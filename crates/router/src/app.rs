@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use sluice_journal::Journal;
 use sluice_proto::{MAX_MESSAGE, v1::router_server::RouterServer};
-use sluice_service::{BoxError, Service, Shutdown};
+use sluice_service::{BoxError, Service, Shutdown, Unread};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
@@ -14,6 +14,9 @@ use crate::{
 
 /// The service's name in gRPC's health and reflection.
 pub const GRPC_NAME: &str = "sluice.v1.Router";
+
+/// The method whose messages become part of the journal's cache as they come.
+const APPEND: &str = "/sluice.v1.Router/Append";
 
 /// What every call needs.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl Service for RouterService {
         let server = RouterServer::new(Grpc::new(Arc::clone(&self.shared)))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Routes::new(server)
+        Routes::new(Unread::new(server, APPEND))
     }
 
     fn grpc_names(&self) -> Vec<&'static str> {

@@ -4,10 +4,11 @@ use futures_util::{Stream, StreamExt};
 use sluice_journal::Open;
 use sluice_model::{Epoch, Generation, IngestorName};
 use sluice_proto::{
-    convert,
+    MAX_MESSAGE, convert,
     reason::{self, status},
     v1::{self as pb, router_server::Router},
 };
+use sluice_service::Messages;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{app::Shared, append, catalog, digests, error, subscribe};
@@ -71,10 +72,10 @@ impl Router for Grpc {
 
     async fn append(
         &self,
-        request: Request<Streaming<pb::AppendRequest>>,
+        mut request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let mut inbound = request.into_inner();
-        let first = inbound.message().await?.and_then(|first| first.message);
+        let mut inbound = Messages::<pb::AppendRequest>::of(&mut request, MAX_MESSAGE)?;
+        let first = inbound.next().await.transpose()?.and_then(|first| first.message);
         let Some(pb::append_request::Message::Start(start)) = first else {
             return Err(status(
                 Code::InvalidArgument,

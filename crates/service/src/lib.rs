@@ -13,6 +13,7 @@
 
 mod admin;
 mod error;
+mod messages;
 mod observe;
 mod serve;
 mod shutdown;
@@ -20,6 +21,7 @@ mod tls;
 pub mod transport;
 
 pub use error::{BoxError, Error};
+pub use messages::{Messages, Unread};
 pub use serve::{Bound, Listen, Service, http2, serve};
 pub use shutdown::Shutdown;
 pub use sluice_proto::MAX_MESSAGE;

@@ -63,12 +63,11 @@ impl Block {
         }
     }
 
-    /// Verifies the next part and takes it into the digests; with `copy`, gives its changes
-    /// memory of their own.
-    pub(super) fn add(&mut self, frame: Frame, copy: bool) -> Result<Passed, AppendError> {
+    /// Verifies the next part and takes it into the digests.
+    pub(super) fn add(&mut self, frame: Frame) -> Result<Passed, AppendError> {
         self.continues(&frame.header)?;
         let digester = (frame.header.kind == Kind::Block).then_some(&mut self.digester);
-        let passed = pass(frame, digester, copy);
+        let passed = pass(frame, digester);
         let passed = passed.map_err(|error| AppendError::Frame(Arc::new(error)))?;
         if passed.frame.header.kind != Kind::Block {
             self.add_record(&passed.frame)?;
@@ -78,10 +77,10 @@ impl Block {
         Ok(passed)
     }
 
-    /// Verifies the only part. Its digests and the copy of its changes come later.
+    /// Verifies the only part. Its digests come later.
     pub(super) fn add_late(&mut self, frame: Frame, slot: u8) -> Result<Passed, AppendError> {
         self.continues(&frame.header)?;
-        let passed = pass(frame, None, false);
+        let passed = pass(frame, None);
         let passed = passed.map_err(|error| AppendError::Frame(Arc::new(error)))?;
         self.parts = 1;
         self.changes = passed.frame.header.next_index();

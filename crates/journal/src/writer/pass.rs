@@ -3,7 +3,6 @@
 //! being woken by it costs more than hashing beside the rest saves. Of a block that comes alone
 //! only what must be known before it is written runs here; the rest is [`crate::late`].
 
-use bytes::Bytes;
 use sluice_frame::{Digester, Frame, FrameError};
 
 /// A frame that is what its table says.
@@ -15,20 +14,11 @@ pub(super) struct Passed {
     pub(super) slot: u8,
 }
 
-/// Verifies a frame, takes it into the digests, if it has any, and sums it up. With `copy` its
-/// changes get memory of their own: the bytes may share a receive buffer many times their size,
-/// which the tail cache would keep alive, and count as nothing.
-pub(super) fn pass(
-    mut frame: Frame,
-    digester: Option<&mut Digester>,
-    copy: bool,
-) -> Result<Passed, FrameError> {
+/// Verifies a frame, takes it into the digests, if it has any, and sums it up.
+pub(super) fn pass(frame: Frame, digester: Option<&mut Digester>) -> Result<Passed, FrameError> {
     frame.verify()?;
     if let Some(digester) = digester {
         digester.add(&frame)?;
-    }
-    if copy {
-        frame.changes = Bytes::copy_from_slice(&frame.changes);
     }
     let changes_crc = crc32c::crc32c(&frame.changes);
     Ok(Passed { frame, changes_crc, slot: 0 })
