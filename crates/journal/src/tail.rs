@@ -50,8 +50,8 @@ impl Tail {
     }
 }
 
-/// Memory that a cached frame keeps. Its changes are in a buffer of exactly their size: the
-/// writer copies them out of the receive buffer.
+/// Memory that a cached frame keeps: its changes are most of what they share, by the contract of
+/// [`crate::Writer::append`].
 pub(crate) fn weight(frame: &Stored) -> usize {
     frame.changes.len() + header_weight(&frame.header)
 }

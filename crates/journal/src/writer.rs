@@ -268,7 +268,7 @@ impl EmbeddedWriter {
 }
 
 /// What the journal keeps of a frame in memory. The header is read again from the encoded bytes:
-/// the given one may share a receive buffer.
+/// the given one may share the memory of the changes, and is kept longer than they are.
 fn kept(
     part: &Prepared,
     cacheable: bool,

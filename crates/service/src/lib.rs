@@ -13,6 +13,7 @@
 
 mod admin;
 mod error;
+mod lanes;
 mod messages;
 mod observe;
 mod serve;

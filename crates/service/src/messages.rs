@@ -185,3 +185,73 @@ impl Gathering {
         (self.known > 0).then(|| Status::internal("the request ends within a message"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 300;
+
+    fn wire(messages: &[Vec<u8>]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for message in messages {
+            wire.push(0);
+            wire.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+            wire.extend_from_slice(message);
+        }
+        wire
+    }
+
+    /// What comes out of these chunks, and whether they end within a message.
+    fn gather(chunks: &[&[u8]]) -> Result<(Vec<Bytes>, bool), Status> {
+        let (mut gathering, mut messages) = (Gathering::new(LIMIT), Vec::new());
+        for chunk in chunks {
+            let mut chunk = Bytes::copy_from_slice(chunk);
+            while let Some(message) = gathering.take(&mut chunk)? {
+                messages.push(message);
+            }
+            assert!(chunk.is_empty());
+        }
+        Ok((messages, gathering.cut_off().is_some()))
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_out_as_they_went_in_however_they_are_cut(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..LIMIT), 0..6),
+            chunk in 1..400usize,
+            end in any::<prop::sample::Index>(),
+        ) {
+            let wire = wire(&messages);
+            let (read, within) = gather(&wire.chunks(chunk).collect::<Vec<_>>()).unwrap();
+            prop_assert_eq!(&read, &messages);
+            prop_assert!(!within);
+            // What is cut off is told, and what came before it is there.
+            let end = end.index(wire.len() + 1);
+            let (read, within) = gather(&wire[..end].chunks(chunk).collect::<Vec<_>>()).unwrap();
+            prop_assert_eq!(&read[..], &messages[..read.len()]);
+            let whole: usize = read.iter().map(|message| PREFIX + message.len()).sum();
+            prop_assert_eq!(within, whole < end);
+        }
+    }
+
+    #[test]
+    fn a_message_keeps_no_more_memory_than_it_has_bytes() {
+        let (messages, _) = gather(&[&wire(&[vec![1; 200], vec![2; 100]])]).unwrap();
+        for message in messages {
+            let len = message.len();
+            assert_eq!(message.try_into_mut().unwrap().capacity(), len);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_taken_is_refused_before_it_comes() {
+        let refused = gather(&[&[0, 0, 0, 1, 45]]).unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange);
+        assert_eq!(refused.message(), "the message has 301 bytes, at most 300 are taken");
+        let refused = gather(&[&[1, 0, 0, 0, 1]]).unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+    }
+}

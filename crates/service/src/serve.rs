@@ -1,13 +1,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -15,6 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     BoxError, Error, Shutdown,
     admin::{self, Ready},
+    lanes::Lanes,
     observe::{Observe, panicked},
     tls::TlsFiles,
     transport::{CONNECTION_WINDOW, FRAME_SIZE, STREAM_WINDOW},
@@ -281,15 +279,17 @@ async fn serve_api(
     routes: axum::Router,
     closing: CancellationToken,
 ) -> Result<(), Error> {
-    // The server's own setting is not for listeners that were opened elsewhere.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    server
-        .layer(Observe::new())
-        .layer(CatchPanicLayer::custom(panicked))
-        .add_routes(Routes::from(routes.fallback(unknown_method)))
-        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())
-        .await
-        .map_err(|error| Error::Listener { door: "api", reason: error.to_string() })
+    let routes = Routes::from(routes.fallback(unknown_method));
+    let lanes = Lanes::start(|incoming| {
+        let served = server
+            .clone()
+            .layer(Observe::new())
+            .layer(CatchPanicLayer::custom(panicked))
+            .add_routes(routes.clone())
+            .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
+        served.map_err(|error| Error::Listener { door: "api", reason: error.to_string() })
+    })?;
+    lanes.accept(listener, closing).await
 }
 
 /// The routes without the answer to unknown paths, which one router can give only once.

@@ -15,7 +15,7 @@ pub(crate) struct Append {
     /// The count of refusals for lack of room when the frame was prepared.
     pub(crate) resets: u64,
     pub(crate) part: Prepared,
-    /// Lacks the digests if they are late, and may share a receive buffer then.
+    /// Lacks the digests if they are late, and shares the memory of the changes then.
     pub(crate) header: Arc<Header>,
     /// The frame for the tail cache, if it may be cached and nothing of it is late.
     pub(crate) cached: Option<Arc<Stored>>,

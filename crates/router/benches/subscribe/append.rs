@@ -25,7 +25,7 @@ pub(crate) fn measure(cell: Duration) {
     let journal = data::open_recycling(&dir.path().join("journal"));
     let runtime = client_runtime();
     runtime.block_on(journal.create(&data::ingestor(), data::id())).unwrap();
-    let server = Server::threaded(&journal);
+    let server = Server::router(&journal);
     let sample = data::block_of(1, STORES);
     let mut next = 1;
     let mut rows = Vec::new();
@@ -48,7 +48,7 @@ pub(crate) fn measure(cell: Duration) {
         data::regime(dir.path())
     );
     println!(
-        "floors overwrite a file written before; the journal writes recycled segments; the server has two threads"
+        "floors overwrite a file written before; the journal writes recycled segments; a thread for the connection, as in the program"
     );
     println!("| | blocks/s | ratio to its floor |\n|---|---|---|");
     println!("| floor: pwrite + fdatasync each | {:.0} | 1 |", of(|r| r.0));

@@ -38,16 +38,6 @@ impl Server {
         Self::start("router", runtime(), service.routes(), journal)
     }
 
-    /// The same on as many threads as the program has for a machine of two processors. What they
-    /// use is not told.
-    pub(crate) fn threaded(journal: &Arc<dyn Journal>) -> Self {
-        let journal = Arc::clone(journal);
-        let service = RouterService::new(Arc::clone(&journal), RouterOptions::default(), None);
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
-        Self::start("router", runtime, service.routes(), journal)
-    }
-
     pub(crate) fn naive(journal: &Arc<dyn Journal>) -> Self {
         let journal = Arc::clone(journal);
         let server = RouterServer::new(Naive::new(Arc::clone(&journal)))

@@ -13,7 +13,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
-/// Answers one journal, and subscriptions that never end by themselves.
+/// Answers one journal, its thread as a head, and subscriptions that never end by themselves.
 #[derive(Clone, Default)]
 pub(crate) struct Fake {
     pub(crate) stop: CancellationToken,
@@ -82,7 +82,9 @@ impl Router for Fake {
         &self,
         _: Request<pb::HeadRequest>,
     ) -> Result<Response<pb::HeadResponse>, Status> {
-        Err(Status::unimplemented("head"))
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        let journal = pb::JournalStatus { ingestor: thread, ..Default::default() };
+        Ok(Response::new(pb::HeadResponse { journal: Some(journal) }))
     }
 
     async fn block(

@@ -162,6 +162,32 @@ async fn one_connection_carries_many_streams() {
 }
 
 #[tokio::test]
+async fn a_connection_stays_on_its_thread_and_the_next_has_another() {
+    let (bound, task, shutdown) = start(Fake::default(), anywhere(), GRACE).await;
+    let mut threads = Vec::new();
+    for _ in 0..3 {
+        let client = RouterClient::new(api(&bound));
+        let calls = (0..20).map(|_| {
+            let mut client = client.clone();
+            async move {
+                let head = client.head(pb::HeadRequest::default()).await.unwrap().into_inner();
+                head.journal.unwrap().ingestor
+            }
+        });
+        let mut of_connection = futures_util::future::join_all(calls).await;
+        of_connection.dedup();
+        assert_eq!(of_connection.len(), 1, "{of_connection:?}");
+        assert!(of_connection[0].starts_with("lane-"), "{of_connection:?}");
+        threads.append(&mut of_connection);
+    }
+    threads.sort();
+    threads.dedup();
+    assert_eq!(threads.len(), 3, "{threads:?}");
+    shutdown.stop();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_service_that_does_not_stop_is_named_and_dropped() {
     let fake = Fake { drained: Some(CancellationToken::new()), ..Fake::default() };
     let grace = Duration::from_millis(1500);
