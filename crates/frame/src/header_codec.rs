@@ -25,7 +25,8 @@ const EPOCH_START: u64 = 18;
 impl BlockEnd {
     /// The end as a message of its own.
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
+        let states: usize = self.states.iter().map(|state| state.store.len() + 48).sum();
+        let mut out = BytesMut::with_capacity(160 + self.traceparent.len() + states);
         write::block_end(self, |_| true, &mut out);
         out.freeze()
     }

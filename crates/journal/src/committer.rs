@@ -20,6 +20,7 @@ mod spare;
 use std::{
     collections::VecDeque,
     io::IoSlice,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -60,6 +61,7 @@ struct Writing {
     number: u32,
     incarnation: u64,
     file: Arc<dyn File>,
+    path: PathBuf,
     len: u64,
     durable: u64,
     marked: u64,
@@ -128,7 +130,18 @@ impl Core {
             let (incarnation, file_len) = (active.incarnation, active.file_len);
             // What failed in an earlier process nobody knows.
             let (durable, marked, spoiled) = (len, len, true);
-            Some(Writing { number, incarnation, file, len, durable, marked, file_len, spoiled })
+            let path = log.dir.segment(number);
+            Some(Writing {
+                number,
+                incarnation,
+                file,
+                path,
+                len,
+                durable,
+                marked,
+                file_len,
+                spoiled,
+            })
         });
         let next_incarnation = control.incarnations;
         let expected = expected(&assembler.head);
@@ -323,8 +336,7 @@ impl Core {
             slices.push(zeros(pad));
         }
         slices.retain(|slice| !slice.is_empty());
-        let path = self.log.dir.segment(segment.number);
-        match segment.file.write(&slices, at).at("write", &path) {
+        match segment.file.write(&slices, at).at("write", &segment.path) {
             Ok(()) => self.unsynced.extend(batch.into_iter().map(|mut written| {
                 // Written bytes are the system's; a large block must not fill the queue.
                 written.job.room = None;
@@ -369,16 +381,17 @@ impl Core {
         if segment.durable == segment.len {
             return;
         }
-        let path = self.log.dir.segment(segment.number);
-        let synced = segment.file.sync().at("sync", &path).map_err(|fault| fault.to_string());
-        let complete = synced.and_then(|()| self.complete().map_err(|error| error.to_string()));
-        match (complete, &mut self.segment) {
-            (Ok(()), Some(segment)) => {
+        let synced = segment.file.sync().at("sync", &segment.path);
+        let synced = synced.map_err(|fault| fault.to_string());
+        let completed = synced.and_then(|()| self.complete().map_err(|error| error.to_string()));
+        match (completed, &mut self.segment) {
+            (Ok(completed), Some(segment)) => {
                 segment.durable = segment.len;
                 self.last_sync = Instant::now();
                 self.publish();
+                self.fill(&completed);
             }
-            (Ok(()), None) => {}
+            (Ok(_), None) => {}
             (Err(reason), _) => self.poison(reason),
         }
     }

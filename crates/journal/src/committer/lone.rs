@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use sluice_frame::FrameError;
+use sluice_frame::{FrameError, Header};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Core, Written};
-use crate::{Help, error::At, files::write_all, late::Late, shared::Log};
+use crate::{Help, error::At, files::write_all, late::Late, record::RecordHead, shared::Log};
 
 /// What a ticket does for its block.
 #[derive(Debug)]
@@ -39,25 +39,37 @@ impl Help for Helper {
 }
 
 impl Core {
-    /// Completes what is durable now and was written without its digests.
-    pub(super) fn complete(&mut self) -> Result<(), Arc<FrameError>> {
-        let Some(segment) = &mut self.segment else { return Ok(()) };
+    /// Completes what is durable now and was written without its digests; gives the records
+    /// whose slots wait for them.
+    pub(super) fn complete(&mut self) -> Result<Vec<Completed>, Arc<FrameError>> {
+        let mut completed = Vec::new();
         for Written { head, job } in &mut self.unsynced {
             let Some(late) = job.late.take() else { continue };
             let outcome = late.outcome()?;
             if let Some((_, receipt)) = &mut job.reply {
                 receipt.digest = outcome.digest();
             }
-            let slot = outcome.header.end.as_ref().and_then(|end| head.fill(end));
-            let path = self.log.dir.segment(segment.number);
-            let filled = slot.map(|slot| write_all(segment.file.as_ref(), &slot, head.slot_at()));
-            if let Some(Err(fault)) = filled.map(|filled| filled.at("write", &path)) {
-                // It only repeats what follows from the block.
+            (job.header, job.cached) = (outcome.header, outcome.cached);
+            completed.push((head.clone(), Arc::clone(&job.header)));
+        }
+        Ok(completed)
+    }
+
+    /// Stores the digests of blocks that are already acknowledged: they only repeat what follows
+    /// from the blocks.
+    pub(super) fn fill(&mut self, completed: &[Completed]) {
+        let Some(segment) = &mut self.segment else { return };
+        for (head, header) in completed {
+            let slot = header.end.as_ref().and_then(|end| head.fill(end));
+            let Some(slot) = slot else { continue };
+            let filled = write_all(segment.file.as_ref(), &slot, head.slot_at());
+            if let Err(fault) = filled.at("write", &segment.path) {
                 tracing::warn!(%fault, "the digests of a block were not stored");
                 segment.spoiled = true;
             }
-            (job.header, job.cached) = (outcome.header, outcome.cached);
         }
-        Ok(())
     }
 }
+
+/// A record with a slot, and its complete header.
+type Completed = (RecordHead, Arc<Header>);

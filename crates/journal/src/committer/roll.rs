@@ -41,6 +41,7 @@ impl Core {
             number,
             incarnation,
             file,
+            path: self.log.dir.segment(number),
             len: RECORDS,
             durable: RECORDS,
             marked: RECORDS,
