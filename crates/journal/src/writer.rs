@@ -107,7 +107,10 @@ impl EmbeddedWriter {
         let new = block.course == Course::New;
         let slot = self.slot(&frame.header, block.course);
         let passed = match slot {
-            Some(slot) => block.add_late(frame, slot)?,
+            Some(slot) => {
+                self.log.queue.announce_lone();
+                block.add_late(frame, slot)?
+            }
             None => block.add(frame)?,
         };
         if passed.frame.header.end.is_none() {

@@ -1,4 +1,9 @@
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use sluice_frame::Header;
@@ -7,6 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{MARK_AFTER, OpenJob, Reply};
 use crate::{JournalError, Stored, Trimmed, late::Late, record::Prepared};
+
+/// How long the committer stays awake for an announced block; a block of one frame is verified in
+/// less.
+const AWAKE: Duration = Duration::from_micros(200);
 
 /// A frame to write.
 #[derive(Debug)]
@@ -61,6 +70,8 @@ struct Jobs {
     lones: u64,
     /// What is to be computed of the lone block that its ticket commits now.
     late: Option<Arc<Late>>,
+    /// A block that comes alone is being verified.
+    announced: bool,
     /// The committer waits without an end.
     asleep: bool,
     closed: bool,
@@ -79,6 +90,13 @@ impl Queue {
         drop(jobs);
         self.ready.notify_one();
         true
+    }
+
+    /// Says that a lone block will be there in a moment. Waking the committer takes about as long
+    /// as verifying a block, so it is woken before that.
+    pub(crate) fn announce_lone(&self) {
+        self.jobs.lock().announced = true;
+        self.ready.notify_one();
     }
 
     /// Leaves a block to its ticket, for a while; false as for [`Self::put`].
@@ -128,6 +146,13 @@ impl Queue {
             }
             if !jobs.list.is_empty() {
                 return Some(std::mem::take(&mut jobs.list));
+            }
+            if std::mem::take(&mut jobs.announced) {
+                let until = Instant::now() + AWAKE;
+                while jobs.is_empty() && Instant::now() < until {
+                    MutexGuard::unlocked(&mut jobs, thread::yield_now);
+                }
+                continue;
             }
             let lone = jobs.lone.is_some().then_some(jobs.lones);
             let Some(patience) = lone.map(|_| MARK_AFTER).or(patience) else {
