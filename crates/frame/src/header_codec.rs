@@ -27,7 +27,7 @@ impl BlockEnd {
     pub fn encode(&self) -> Bytes {
         let states: usize = self.states.iter().map(|state| state.store.len() + 48).sum();
         let mut out = BytesMut::with_capacity(160 + self.traceparent.len() + states);
-        write::block_end(self, |_| true, &mut out);
+        write::block_end(self, &self.states, &mut out);
         out.freeze()
     }
 
@@ -64,23 +64,24 @@ impl Header {
             write::message(11, out, |out| write::runs(&self.runs, out));
         }
         write::uint(12, u64::from(self.first_index), out);
-        write::tail(self.end.as_ref(), |_| true, self.metadata.as_ref(), out);
+        let states = self.end.iter().flat_map(|end| &end.states);
+        write::tail(self.end.as_ref(), states, self.metadata.as_ref(), out);
         if let Some(record) = &self.record {
             write::record(record, out);
         }
     }
 
-    /// The bytes of this header as if it had that end, with the states that pass, and that
-    /// metadata. Its own end and metadata must be absent: they stand last.
-    pub(crate) fn encode_with(
+    /// The bytes of this header as if it had that end, with these states, and that metadata. Its
+    /// own end and metadata must be absent: they stand last.
+    pub(crate) fn encode_with<'a>(
         &self,
         end: Option<&BlockEnd>,
-        passes: impl Fn(&StateDigest) -> bool,
+        states: impl IntoIterator<Item = &'a StateDigest>,
         metadata: Option<&Metadata>,
     ) -> Bytes {
         let mut out = BytesMut::with_capacity(512 + self.routes.encoded().len());
         self.encode_into(&mut out);
-        write::tail(end, passes, metadata, &mut out);
+        write::tail(end, states, metadata, &mut out);
         out.freeze()
     }
 

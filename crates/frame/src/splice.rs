@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use sluice_model::Filter;
+use sluice_model::{Filter, filter::PSEUDO_STORE_PREFIX};
 use smallvec::SmallVec;
 
 use crate::{
@@ -52,6 +52,24 @@ struct Subset {
     numbers: Vec<Option<u32>>,
     /// The stores in the table.
     stores: HashSet<Arc<str>>,
+    /// Stores of the whole table that have a digest, and which of them are in this one.
+    digested: usize,
+    places: Vec<(usize, Arc<str>)>,
+}
+
+impl Subset {
+    /// The digests of its stores.
+    fn states<'a>(&self, all: &'a [StateDigest]) -> SmallVec<[&'a StateDigest; 4]> {
+        // A block of one frame has them in the order of the frame's stores; looking at every name
+        // would cost more than the rest of a small answer.
+        let at = |(place, store): &(usize, Arc<str>)| {
+            all.get(*place).filter(|state| *state.store == **store)
+        };
+        let placed = (all.len() == self.digested).then(|| self.places.iter().map(at).collect());
+        placed.flatten().unwrap_or_else(|| {
+            all.iter().filter(|state| self.stores.contains(state.store.as_str())).collect()
+        })
+    }
 }
 
 impl Splicer {
@@ -94,14 +112,16 @@ impl Splicer {
             return None;
         }
         let head = Header { routes: table, runs: selection.runs, ..bare(header) };
-        let asked = |state: &StateDigest| match &mask {
-            // Few names are compared faster than one is hashed.
-            Mask::Some(subset) if !inside && subset.stores.len() > 4 => {
-                subset.stores.contains(state.store.as_str())
+        let all = header.end.as_ref().map_or(&[][..], |end| &end.states);
+        let states = match &mask {
+            Mask::Some(subset) if !inside => subset.states(all),
+            _ => {
+                let asked =
+                    |state: &&StateDigest| head.routes.iter().any(|r| *r.store == *state.store);
+                all.iter().filter(asked).collect()
             }
-            _ => head.routes.iter().any(|route| *route.store == *state.store),
         };
-        let head = head.encode_with(header.end.as_ref(), asked, metadata);
+        let head = head.encode_with(header.end.as_ref(), states, metadata);
         Some(WireFrame { head, slices: slices(changes, &selection.ranges) })
     }
 
@@ -135,8 +155,20 @@ impl Splicer {
             0 => Mask::Nothing,
             n if n == numbers.len() => Mask::Everything,
             _ => {
-                let stores = kept.iter().map(|route| Arc::clone(&route.store)).collect();
-                Mask::Some(Arc::new(Subset { table: RouteTable::new(kept), numbers, stores }))
+                let stores: HashSet<Arc<str>> =
+                    kept.iter().map(|route| Arc::clone(&route.store)).collect();
+                let mut seen = HashSet::new();
+                let digested = routes.iter().map(|route| &route.store).filter(|store| {
+                    !store.starts_with(PSEUDO_STORE_PREFIX) && seen.insert(Arc::clone(store))
+                });
+                let digested: Vec<_> = digested.cloned().enumerate().collect();
+                Mask::Some(Arc::new(Subset {
+                    table: RouteTable::new(kept),
+                    numbers,
+                    digested: digested.len(),
+                    places: digested.into_iter().filter(|(_, s)| stores.contains(s)).collect(),
+                    stores,
+                }))
             }
         }
     }
@@ -223,7 +255,8 @@ fn whole(header: &Header, changes: &Bytes, metadata: Option<&Metadata>) -> Optio
         header.encode()
     } else {
         let (routes, runs) = (header.routes.clone(), header.runs.clone());
-        Header { routes, runs, ..bare(header) }.encode_with(header.end.as_ref(), |_| true, None)
+        let states = header.end.iter().flat_map(|end| &end.states);
+        Header { routes, runs, ..bare(header) }.encode_with(header.end.as_ref(), states, None)
     };
     Some(WireFrame { head, slices: SmallVec::from_iter([changes.clone()]) })
 }

@@ -38,11 +38,15 @@ fn digest(field: u64, value: &Digest, out: &mut BytesMut) {
 
 /// Writes an embedded message, also an empty one.
 pub(super) fn message(field: u64, out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
-    let mut inner = BytesMut::new();
-    body(&mut inner);
     tag(field, 2, out);
-    varint::put(inner.len() as u64, out);
-    out.put_slice(&inner);
+    let begin = out.len();
+    body(out);
+    // Moving it to make room for its length is cheaper than writing it elsewhere first.
+    let len = out.len() - begin;
+    varint::put(len as u64, out);
+    if let Some(message) = out.get_mut(begin..) {
+        message.rotate_left(len);
+    }
 }
 
 pub(super) fn timestamp(nanos: i64, out: &mut BytesMut) {
@@ -69,15 +73,15 @@ fn column(field: u64, runs: &[Run], value: impl Fn(&Run) -> u32, out: &mut Bytes
     }
 }
 
-/// The fields that stand last in a header: of the end, only the states that pass.
-pub(super) fn tail(
+/// The fields that stand last in a header: of the end, only these states.
+pub(super) fn tail<'a>(
     end: Option<&BlockEnd>,
-    passes: impl Fn(&StateDigest) -> bool,
+    states: impl IntoIterator<Item = &'a StateDigest>,
     metadata: Option<&Metadata>,
     out: &mut BytesMut,
 ) {
     if let Some(end) = end {
-        message(13, out, |out| block_end(end, passes, out));
+        message(13, out, |out| block_end(end, states, out));
     }
     if let Some(metadata) = metadata {
         message(14, out, |out| {
@@ -87,12 +91,16 @@ pub(super) fn tail(
     }
 }
 
-pub(super) fn block_end(end: &BlockEnd, passes: impl Fn(&StateDigest) -> bool, out: &mut BytesMut) {
+pub(super) fn block_end<'a>(
+    end: &BlockEnd,
+    states: impl IntoIterator<Item = &'a StateDigest>,
+    out: &mut BytesMut,
+) {
     uint(1, u64::from(end.parts), out);
     uint(2, u64::from(end.changes), out);
     digest(3, &end.digest, out);
     digest(4, &end.parent_digest, out);
-    for state in end.states.iter().filter(|state| passes(state)) {
+    for state in states {
         // Measured first: a block has one of these per store.
         let store = state.store.len();
         let name = if store == 0 { 0 } else { 1 + varint::len(store as u64) + store };

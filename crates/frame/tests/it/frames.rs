@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use sluice_frame::{
     BlockBuilder, Digester, Digests, FRAME_CUT, Frame, FrameError, Header, Record, Splicer,
-    metadata_digest,
+    StateDigest, metadata_digest,
 };
 use sluice_model::{
     Digest, Filter, FilterSpec, Generation, Kind, Op, Pointer, TopicRules, topic::KeyPrefix,
@@ -318,13 +318,24 @@ fn answers_keep_the_state_digests_of_their_stores_only() {
     let mut frame = interleaved(12);
     let digests = digests(std::slice::from_ref(&frame), Digest::ZERO);
     digests.fill(Digest::ZERO, frame.header.end.as_mut().unwrap());
-    for kept in [1, 4, 5, 9] {
-        let stores: Vec<String> = (0..kept).map(|i| format!("s{i:02}")).collect();
-        let spec = FilterSpec { stores: stores.clone(), ..FilterSpec::default() };
-        let mut splicer = Splicer::new(Arc::new(Filter::compile(&spec).unwrap()), false);
-        let answer = splicer.splice(&frame.header, &frame.changes).unwrap().parse().unwrap();
-        let states = answer.header.end.unwrap().states;
-        let names: Vec<String> = states.into_iter().map(|state| state.store).collect();
-        assert_eq!(names, stores, "{kept} of 12 stores");
+    // The last frame of a larger block has digests of stores that are not in it, in their order.
+    let mut last = frame.clone();
+    let states = &mut last.header.end.as_mut().unwrap().states;
+    states.rotate_left(5);
+    let mut longer = last.clone();
+    let states = &mut longer.header.end.as_mut().unwrap().states;
+    states.push(StateDigest { store: "earlier".into(), digest: Digest::ZERO });
+    for frame in [frame, last, longer] {
+        for kept in [1, 4, 5, 9] {
+            let stores: Vec<String> = (0..kept).map(|i| format!("s{i:02}")).collect();
+            let spec = FilterSpec { stores: stores.clone(), ..FilterSpec::default() };
+            let mut splicer = Splicer::new(Arc::new(Filter::compile(&spec).unwrap()), false);
+            let answer = splicer.splice(&frame.header, &frame.changes).unwrap().parse().unwrap();
+            let of_block = frame.header.end.as_ref().unwrap().states.iter();
+            let wanted = of_block.filter(|state| stores.contains(&state.store)).cloned();
+            let states = answer.header.end.unwrap().states;
+            assert_eq!(states, wanted.collect::<Vec<_>>(), "{kept} of 12 stores");
+            assert_eq!(states.len(), kept);
+        }
     }
 }
