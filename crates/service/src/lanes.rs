@@ -20,6 +20,8 @@ use crate::Error;
 /// Threads per processor, and at most.
 const PER_PROCESSOR: usize = 4;
 const MOST: usize = 64;
+/// Threads for blocking work, of all together; one runtime may have as many by default.
+const BLOCKING: usize = 512;
 /// Connections that wait for a thread to take them up.
 const WAITING: usize = 64;
 /// How long nothing is accepted after the system could not, for lack of file descriptors mostly.
@@ -45,11 +47,12 @@ impl Lanes {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let abandoned = CancellationToken::new();
         let (mut lanes, mut ended) = (Vec::new(), Vec::new());
-        for number in 0..(processors * PER_PROCESSOR).min(MOST) {
+        let count = (processors * PER_PROCESSOR).min(MOST);
+        for number in 0..count {
             let (lane, connections) = mpsc::channel(WAITING);
             let serving = serve(ReceiverStream::new(connections).map(TcpStream::from_std).boxed());
             let (done, end) = oneshot::channel();
-            let (runtime, abandoned) = (runtime()?, abandoned.clone());
+            let (runtime, abandoned) = (runtime(BLOCKING / count)?, abandoned.clone());
             let work = move || {
                 let end = runtime.block_on(async {
                     tokio::select! {
@@ -123,8 +126,9 @@ fn of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn runtime() -> Result<Runtime, Error> {
-    Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))
+fn runtime(blocking: usize) -> Result<Runtime, Error> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(blocking).build().map_err(|error| failed(&error))
 }
 
 fn failed(error: &io::Error) -> Error {
