@@ -6,7 +6,7 @@
 
 use std::{io, num::NonZero, thread, time::Duration};
 
-use futures_util::{Stream, StreamExt, future::try_join_all};
+use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
@@ -33,7 +33,7 @@ type Incoming = std::pin::Pin<Box<dyn Stream<Item = io::Result<TcpStream>> + Sen
 /// Threads with a runtime each. Dropping this drops their connections.
 pub(crate) struct Lanes {
     lanes: Vec<mpsc::Sender<std::net::TcpStream>>,
-    ended: Vec<oneshot::Receiver<Result<(), Error>>>,
+    ended: FuturesUnordered<oneshot::Receiver<Result<(), Error>>>,
     next: usize,
     _abandoned: DropGuard,
 }
@@ -46,7 +46,7 @@ impl Lanes {
     {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let abandoned = CancellationToken::new();
-        let (mut lanes, mut ended) = (Vec::new(), Vec::new());
+        let (mut lanes, ended) = (Vec::new(), FuturesUnordered::new());
         let count = (processors * PER_PROCESSOR).min(MOST);
         for number in 0..count {
             let (lane, connections) = mpsc::channel(WAITING);
@@ -74,7 +74,7 @@ impl Lanes {
     }
 
     /// Gives the threads what the listener accepts, in turn, until `closing`; then waits until
-    /// they have ended.
+    /// they have ended. Ends at once with the first of them that ends before that.
     pub(crate) async fn accept(
         mut self,
         listener: TcpListener,
@@ -84,6 +84,7 @@ impl Lanes {
             let accepted = tokio::select! {
                 biased;
                 () = closing.cancelled() => break,
+                Some(end) = self.ended.next() => return end.unwrap_or_else(died),
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -100,8 +101,10 @@ impl Lanes {
             }
         }
         self.lanes.clear();
-        let ended = self.ended.into_iter().map(async |end| end.await.unwrap_or(Ok(())));
-        try_join_all(ended).await.map(drop)
+        while let Some(end) = self.ended.next().await {
+            end.unwrap_or_else(died)?;
+        }
+        Ok(())
     }
 
     /// The next thread that can take it up gets it.
@@ -129,6 +132,11 @@ fn of_connection(error: &io::Error) -> bool {
 fn runtime(blocking: usize) -> Result<Runtime, Error> {
     let mut builder = Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(blocking).build().map_err(|error| failed(&error))
+}
+
+/// The end of a thread that did not say how it ended.
+fn died(_: oneshot::error::RecvError) -> Result<(), Error> {
+    Err(Error::Listener { door: "api", reason: "a thread that served it panicked".to_owned() })
 }
 
 fn failed(error: &io::Error) -> Error {

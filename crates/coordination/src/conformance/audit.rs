@@ -16,7 +16,7 @@ use crate::{
 const LOCK: &str = "ingestor/chain";
 
 fn chain() -> IngestorName {
-    "chain".parse().unwrap()
+    "chain".parse().expect("a valid name")
 }
 
 fn note(detail: &dyn ToString) -> Note {
@@ -25,11 +25,11 @@ fn note(detail: &dyn ToString) -> Note {
 }
 
 async fn record(c: &Coordination, detail: impl ToString + Send) -> u64 {
-    c.record_audit(&chain(), &nonce(), &note(&detail)).await.unwrap()
+    c.record_audit(&chain(), &nonce(), &note(&detail)).await.expect("the store answers")
 }
 
 async fn trail(c: &Coordination) -> Vec<AuditEntry> {
-    let entries = c.list_audit(&chain(), 0, usize::MAX).await.unwrap();
+    let entries = c.list_audit(&chain(), 0, usize::MAX).await.expect("the store answers");
     for pair in entries.windows(2) {
         assert_eq!(pair[0].sequence + 1, pair[1].sequence, "no gaps");
     }
@@ -45,18 +45,18 @@ pub(super) async fn ownership_is_in_the_trail(kv: Arc<dyn Kv>) {
     let c = coordination(kv, "audit-owners");
     assert_eq!(trail(&c).await, []);
     let (first, one) = own(&c, LOCK, LONG).await;
-    c.release(&first).await.unwrap();
-    c.release(&first).await.unwrap();
+    c.release(&first).await.expect("the store answers");
+    c.release(&first).await.expect("the store answers");
     let (second, two) = own(&c, LOCK, LONG).await;
     let (waiter, mut queued) = candidate(&c, LOCK, LONG).await;
     waiting(&mut queued).await;
-    c.release(&waiter).await.unwrap();
-    c.end_session(second.session).await.unwrap();
+    c.release(&waiter).await.expect("the store answers");
+    c.end_session(second.session).await.expect("the store answers");
     let (third, three) = own(&c, LOCK, LONG).await;
     let fence = Epoch::new(5, three.revision() + 9);
-    let raised = c.raise_incarnation(&third, fence).await.unwrap();
-    assert_eq!(c.raise_incarnation(&third, fence).await.unwrap(), raised);
-    c.release(&third).await.unwrap();
+    let raised = c.raise_incarnation(&third, fence).await.expect("the store answers");
+    assert_eq!(c.raise_incarnation(&third, fence).await.expect("the store answers"), raised);
+    c.release(&third).await.expect("the store answers");
     let entries = trail(&c).await;
     assert_eq!(entries[0].sequence, 1);
     let expected = [
@@ -72,7 +72,12 @@ pub(super) async fn ownership_is_in_the_trail(kv: Arc<dyn Kv>) {
     assert!(entries.iter().all(|entry| entry.actor == LOCK && entry.at > 0), "{entries:?}");
     // Locks of streams have no trail, and other ingestors have their own.
     own(&c, "stream/chain", LONG).await;
-    assert_eq!(c.list_audit(&"chai".parse().unwrap(), 0, 9).await.unwrap(), []);
+    assert_eq!(
+        c.list_audit(&"chai".parse().expect("a valid name"), 0, 9)
+            .await
+            .expect("the store answers"),
+        []
+    );
     assert_eq!(trail(&c).await.len(), expected.len());
 }
 
@@ -83,7 +88,7 @@ pub(super) async fn ownership_and_entry_are_one_write(kv: Arc<dyn Kv>) {
     let (holder, _) = own(&c, LOCK, LONG).await;
     let (waiter, mut queued) = candidate(&c, LOCK, LONG).await;
     waiting(&mut queued).await;
-    c.release(&holder).await.unwrap();
+    c.release(&holder).await.expect("the store answers");
     // Somebody else writes to the trail just before.
     let other = c.clone();
     lossy.before_next_write(async move {
@@ -94,7 +99,7 @@ pub(super) async fn ownership_and_entry_are_one_write(kv: Arc<dyn Kv>) {
     lossy.before_next_write(async move {
         record(&other, "between again").await;
     });
-    c.release(&waiter).await.unwrap();
+    c.release(&waiter).await.expect("the store answers");
     let entries = trail(&c).await;
     let last: Vec<_> = entries[2..].iter().map(|e| (e.kind.as_str(), e.epoch)).collect();
     let blocked = ("blocked", Epoch::new(0, 7));
@@ -103,17 +108,17 @@ pub(super) async fn ownership_and_entry_are_one_write(kv: Arc<dyn Kv>) {
     lossy.lose(2);
     let (holder, epoch) = own(&c, LOCK, LONG).await;
     lossy.lose(1);
-    c.release(&holder).await.unwrap();
+    c.release(&holder).await.expect("the store answers");
     assert_eq!(kinds(&trail(&c).await[6..]), [("owned", epoch), ("released", epoch)]);
     // The candidate's key goes between the look and the promotion: nobody owned anything.
     let (holder, _) = own(&c, LOCK, LONG).await;
     let (waiter, mut queued) = candidate(&c, LOCK, LONG).await;
     waiting(&mut queued).await;
-    c.release(&holder).await.unwrap();
+    c.release(&holder).await.expect("the store answers");
     let before = trail(&c).await;
-    let key = c.candidate_key(&waiter).unwrap();
+    let key = c.candidate_key(&waiter).expect("a candidate has a key");
     lossy.before_next_write(async move {
-        kv.txn(Txn::read(vec![Op::Delete(key)])).await.unwrap();
+        kv.txn(Txn::read(vec![Op::Delete(key)])).await.expect("the store answers");
     });
     let state = next(&mut queued).await;
     assert!(matches!(state, LockState::Lost { .. }), "phantom: {state:?}");
@@ -131,8 +136,10 @@ pub(super) async fn racing_entries_are_all_there(kv: Arc<dyn Kv>) {
     let mut recorded = tasks.join_all().await;
     recorded.sort_unstable();
     let entries = trail(&c).await;
-    let listed: Vec<_> =
-        entries.iter().map(|e| (e.sequence, e.detail.parse::<i32>().unwrap())).collect();
+    let listed: Vec<_> = entries
+        .iter()
+        .map(|e| (e.sequence, e.detail.parse::<i32>().expect("recorded above")))
+        .collect();
     assert_eq!(listed, recorded);
     assert_eq!((listed.len(), listed[0].0), (16, 1));
 }
@@ -143,12 +150,16 @@ pub(super) async fn a_repeated_entry_is_one_entry(kv: Arc<dyn Kv>) {
     record(&c, "first").await;
     let stamp = nonce();
     lossy.lose(1);
-    let sequence = c.record_audit(&chain(), &stamp, &note(&"second")).await.unwrap();
+    let sequence =
+        c.record_audit(&chain(), &stamp, &note(&"second")).await.expect("the store answers");
     assert_eq!((sequence, lossy.left()), (2, 0));
     for n in 0..10 {
         record(&c, n).await;
     }
-    assert_eq!(c.record_audit(&chain(), &stamp, &note(&"second")).await.unwrap(), 2);
+    assert_eq!(
+        c.record_audit(&chain(), &stamp, &note(&"second")).await.expect("the store answers"),
+        2
+    );
     assert_eq!(trail(&c).await.len(), 12);
     // What the coordinator writes itself is not taken from others, nor is nonsense.
     for kind in ["owned", "action-done", "Not A Word", ""] {
@@ -170,15 +181,15 @@ pub(super) async fn the_trail_is_bounded(kv: Arc<dyn Kv>) {
     for n in 1..=35 {
         assert_eq!(record(&c, n).await, n);
         let entries = trail(&c).await;
-        assert_eq!(entries.len(), usize::try_from(n.min(10)).unwrap());
-        assert_eq!(entries.last().unwrap().sequence, n, "the newest stay");
+        assert_eq!(entries.len(), usize::try_from(n.min(10)).expect("at most 10"));
+        assert_eq!(entries.last().expect("one was recorded").sequence, n, "the newest stay");
     }
-    let stored = kv.range(&c.keys.audit_entries(&chain()), 100).await.unwrap();
+    let stored = kv.range(&c.keys.audit_entries(&chain()), 100).await.expect("the store answers");
     assert_eq!(stored.entries.len(), 10, "the others are gone from the store");
     // The newest so many, and those after one that was seen.
-    let newest = c.list_audit(&chain(), 0, 3).await.unwrap();
+    let newest = c.list_audit(&chain(), 0, 3).await.expect("the store answers");
     assert_eq!(newest.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [33, 34, 35]);
-    let after = c.list_audit(&chain(), 33, usize::MAX).await.unwrap();
+    let after = c.list_audit(&chain(), 33, usize::MAX).await.expect("the store answers");
     assert_eq!(after.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [34, 35]);
     // A bound that was lowered is reached in steps.
     let wide = keeping(&kv, &root, 1000);
@@ -209,7 +220,7 @@ pub(super) async fn a_refused_entry_is_an_error(kv: Arc<dyn Kv>) {
     assert!(matches!(refused, Error::Busy(_)), "{refused}");
     assert_eq!(trail(&c).await.len(), recorded);
     // Operators are not held back by what the ingestors write.
-    c.set_paused(&chain(), true, "ops", "").await.unwrap();
+    c.set_paused(&chain(), true, "ops", "").await.expect("the store answers");
     assert_eq!(trail(&c).await.len(), recorded + 1);
 }
 
@@ -218,11 +229,14 @@ pub(super) async fn a_damaged_trail_costs_no_lock(kv: Arc<dyn Kv>) {
     let c = coordination(kv, "audit-damaged");
     let key = c.keys.audit(&chain());
     let value = "not a trail".into();
-    c.kv().txn(Txn::read(vec![Op::Put { key: key.clone(), value, lease: None }])).await.unwrap();
+    c.kv()
+        .txn(Txn::read(vec![Op::Put { key: key.clone(), value, lease: None }]))
+        .await
+        .expect("the store answers");
     let (holder, epoch) = own(&c, LOCK, LONG).await;
     let (_, mut queued) = candidate(&c, LOCK, LONG).await;
     waiting(&mut queued).await;
-    c.release(&holder).await.unwrap();
+    c.release(&holder).await.expect("the store answers");
     assert!(owned(&mut queued).await > epoch);
     let refused = c.record_audit(&chain(), &nonce(), &note(&"")).await.unwrap_err();
     assert!(matches!(&refused, Error::Record { key: named, .. } if *named == key), "{refused}");
