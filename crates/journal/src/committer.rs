@@ -37,14 +37,15 @@ use crate::{
     embedded::Policy,
     error::{At, Fault},
     files::File,
-    record::{HEAD, Place, RecordHead, UNIT},
+    record::{HEAD, Place, RecordHead},
     segment::{RESERVE, write_mark},
     shared::Log,
+    slot::Fill,
     tail::Location,
 };
 
 use failure::refuse;
-pub(crate) use lone::Helper;
+pub(crate) use lone::{Helper, commits_here};
 pub(crate) use open::OpenJob;
 pub(crate) use queue::{Append, Job, Queue, TrimJob};
 use spare::Spare;
@@ -66,6 +67,8 @@ struct Writing {
     durable: u64,
     marked: u64,
     file_len: u64,
+    /// Digests of acknowledged blocks, in the order of their slots, which they are not yet in.
+    fills: Vec<Fill>,
     /// Something failed, or may have, that leaves unknown what the file holds.
     spoiled: bool,
 }
@@ -129,7 +132,7 @@ impl Core {
             let active = state.active.as_ref()?;
             let (incarnation, file_len) = (active.incarnation, active.file_len);
             // What failed in an earlier process nobody knows.
-            let (durable, marked, spoiled) = (len, len, true);
+            let (durable, marked, fills, spoiled) = (len, len, Vec::new(), true);
             let path = log.dir.segment(number);
             Some(Writing {
                 number,
@@ -140,6 +143,7 @@ impl Core {
                 durable,
                 marked,
                 file_len,
+                fills,
                 spoiled,
             })
         });
@@ -224,6 +228,7 @@ impl Core {
         if interval && segment.durable < segment.len {
             self.sync();
         } else if segment.marked < segment.durable && self.last_sync.elapsed() >= MARK_AFTER {
+            segment.fill();
             segment.marked = segment.durable;
             // A help for recovery only; the next sync tells if the file is in trouble.
             write_mark(segment.file.as_ref(), segment.incarnation, segment.durable).ok();
@@ -320,23 +325,23 @@ impl Core {
     }
 
     fn write(&mut self, batch: Vec<Written>) {
-        let (Some(first), Some(segment)) = (batch.first(), &self.segment) else { return };
+        let (Some(first), Some(segment)) = (batch.first(), &mut self.segment) else { return };
         let at = first.head.offset;
+        let fill = segment.fill_up_to(at);
         let heads: Vec<[u8; HEAD]> =
             batch.iter().map(|written| written.head.encode(self.log.seed)).collect();
-        let mut slices = Vec::with_capacity(batch.len() * 4);
+        let mut slices = Vec::with_capacity(1 + batch.len() * 4);
+        slices.extend(fill.as_ref().map(|fill| IoSlice::new(&fill.bytes)));
         for (head, written) in heads.iter().zip(&batch) {
             let part = &written.job.part;
-            let used = UNIT + written.head.front() + part.changes.len() as u64;
-            let pad = usize::try_from(written.head.len() - used).unwrap_or(0);
             slices.push(IoSlice::new(head));
             slices.push(IoSlice::new(&part.header));
-            slices.push(zeros(usize::from(part.slot) * HEAD));
             slices.push(IoSlice::new(&part.changes));
-            slices.push(zeros(pad));
+            slices.push(zeros(part.behind()));
         }
         slices.retain(|slice| !slice.is_empty());
-        match segment.file.write(&slices, at).at("write", &segment.path) {
+        let from = fill.as_ref().map_or(at, |fill| fill.at);
+        match segment.file.write(&slices, from).at("write", &segment.path) {
             Ok(()) => self.unsynced.extend(batch.into_iter().map(|mut written| {
                 // Written bytes are the system's; a large block must not fill the queue.
                 written.job.room = None;
@@ -389,7 +394,7 @@ impl Core {
                 segment.durable = segment.len;
                 self.last_sync = Instant::now();
                 self.publish();
-                self.fill(&completed);
+                self.note_fills(&completed);
             }
             (Ok(_), None) => {}
             (Err(reason), _) => self.poison(reason),
@@ -398,6 +403,7 @@ impl Core {
 
     fn close(&mut self) {
         self.sync();
+        self.segment.iter_mut().for_each(Writing::fill);
         self.spare.wait();
         if let Some(segment) = &self.segment {
             self.control.newest = segment.number;
@@ -417,9 +423,9 @@ impl Core {
     }
 }
 
-/// At most as many as the largest slot has.
+/// At most as many as the largest slot has, and padding.
 fn zeros(count: usize) -> IoSlice<'static> {
-    static ZEROS: [u8; HEAD * u8::MAX as usize] = [0; HEAD * u8::MAX as usize];
+    static ZEROS: [u8; HEAD * (u8::MAX as usize + 1)] = [0; HEAD * (u8::MAX as usize + 1)];
     IoSlice::new(ZEROS.get(..count).unwrap_or_default())
 }
 

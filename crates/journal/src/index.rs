@@ -12,7 +12,10 @@ use std::{collections::HashMap, mem::size_of};
 use sluice_frame::{Header, RouteTable};
 use sluice_model::{Digest, Generation, Head, Kind, Pointer, Position};
 
-use crate::{Corruption, record::RecordHead};
+use crate::{
+    Corruption,
+    record::{RecordHead, record_len},
+};
 
 /// What an entry stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +39,10 @@ pub(crate) struct Entry {
     pub(crate) metadata: bool,
     pub(crate) segment: u32,
     pub(crate) offset: u64,
-    /// Bytes between the record's head and its changes.
-    pub(crate) front: u32,
+    pub(crate) header_len: u32,
     pub(crate) changes_len: u32,
+    /// Units of the record's slot.
+    pub(crate) slot: u8,
     /// Number of the frame's route table in the index.
     pub(crate) set: u32,
     pub(crate) changes: u32,
@@ -66,8 +70,9 @@ impl Entry {
             metadata: header.metadata.is_some(),
             segment,
             offset: record.offset,
-            front: u32::try_from(record.front()).unwrap_or(u32::MAX),
+            header_len: record.header_len,
             changes_len: record.changes_len,
+            slot: record.slot,
             set: 0,
             changes: header.changes(),
             next_index: header.next_index(),
@@ -82,6 +87,18 @@ impl Entry {
     /// The end of the entry's block.
     pub(crate) fn position(&self) -> Position {
         Position::end_of(self.generation, self.pointer.clone())
+    }
+
+    /// Bytes of the record.
+    pub(crate) fn len(&self) -> u64 {
+        record_len(self.header_len, self.changes_len, self.slot)
+    }
+
+    /// True if this is what the index would say of the record.
+    pub(crate) const fn is_of(&self, record: &RecordHead) -> bool {
+        self.header_len == record.header_len
+            && self.changes_len == record.changes_len
+            && self.slot == record.slot
     }
 
     /// Generation and pointer, for comparing.
@@ -186,8 +203,9 @@ impl SegIndex {
             metadata: false,
             segment: self.number,
             offset: corruption.offset,
-            front: 0,
+            header_len: 0,
             changes_len: 0,
+            slot: 0,
             set: u32::try_from(self.corruptions.len()).unwrap_or(u32::MAX),
             changes: 0,
             next_index: 0,

@@ -1,5 +1,5 @@
-//! A record of a segment: a head of 64 bytes, the frame's header, a slot for what is known late,
-//! its changes, and zeros up to a multiple of 64.
+//! A record of a segment: a head of 64 bytes, the frame's header, its changes, zeros up to a
+//! multiple of 64, and a slot for what is known late.
 //!
 //! ```text
 //!  0 magic u32        16 crc of header u32    40 offset / 64 u32
@@ -26,7 +26,7 @@ pub(crate) const UNIT: u64 = 64;
 /// The same as a length in memory.
 pub(crate) const HEAD: usize = 64;
 const MAGIC: u32 = u32::from_le_bytes(*b"SLRC");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
 /// Bytes of a head that its checksum covers.
@@ -38,7 +38,7 @@ pub(crate) struct RecordHead {
     pub(crate) kind: u8,
     pub(crate) first: bool,
     pub(crate) last: bool,
-    /// Units of 64 bytes between header and changes; see [`Slot`](crate::slot::Slot).
+    /// Units of 64 bytes at the record's end; see [`Slot`](crate::slot::Slot).
     pub(crate) slot: u8,
     pub(crate) header_len: u32,
     pub(crate) changes_len: u32,
@@ -52,6 +52,14 @@ pub(crate) struct RecordHead {
     pub(crate) durable: u64,
     pub(crate) writer: u32,
     pub(crate) appended: i64,
+}
+
+/// What a record consists of beside its head, as far as there is something; unchecked.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) header: Bytes,
+    pub(crate) changes: Bytes,
+    pub(crate) slot: Bytes,
 }
 
 /// Where a record must have been written to count.
@@ -72,32 +80,35 @@ pub(crate) const fn aligned(len: u64) -> u64 {
     len.div_ceil(UNIT) * UNIT
 }
 
+/// Bytes of a record whose parts have these lengths, the slot's in units.
+pub(crate) fn record_len(header: u32, changes: u32, slot: u8) -> u64 {
+    aligned(UNIT + u64::from(header) + u64::from(changes)) + UNIT * u64::from(slot)
+}
+
 /// A length in units of 64 bytes. Segments are far below 256 GiB.
 fn units(len: u64) -> u32 {
     u32::try_from(len / UNIT).unwrap_or(u32::MAX)
 }
 
 impl RecordHead {
-    /// Bytes of the whole record with padding.
+    /// Bytes of the whole record with padding and slot.
     pub(crate) fn len(&self) -> u64 {
-        aligned(UNIT + self.front() + u64::from(self.changes_len))
+        record_len(self.header_len, self.changes_len, self.slot)
     }
 
-    /// Bytes between head and changes: the header and the slot.
-    pub(crate) fn front(&self) -> u64 {
-        u64::from(self.header_len) + UNIT * u64::from(self.slot)
-    }
-
-    /// The header, the slot and the changes of a record that stands at the begin of these bytes,
-    /// as far as they go; none of them is checked.
-    pub(crate) fn parts(&self, bytes: &Bytes) -> (Bytes, Bytes, Bytes) {
+    /// The parts of a record that stands at the begin of these bytes.
+    pub(crate) fn parts(&self, bytes: &Bytes) -> Parts {
         let cut = |from: u64, len: u64| {
             let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
             bytes.slice(at(from)..at(from.saturating_add(len)))
         };
-        let (header, slot) = (u64::from(self.header_len), UNIT * u64::from(self.slot));
-        let changes = cut(UNIT + self.front(), u64::from(self.changes_len));
-        (cut(UNIT, header), cut(UNIT + header, slot), changes)
+        let (header, changes) = (u64::from(self.header_len), u64::from(self.changes_len));
+        let slot = UNIT * u64::from(self.slot);
+        Parts {
+            header: cut(UNIT, header),
+            changes: cut(UNIT + header, changes),
+            slot: cut(self.len() - slot, slot),
+        }
     }
 
     /// The head as stored.
@@ -185,14 +196,20 @@ impl Prepared {
         }
     }
 
-    /// Bytes of the record with padding.
+    /// Bytes of the record with padding and slot.
     pub(crate) fn len(&self) -> u64 {
-        aligned(UNIT + self.front() + self.changes.len() as u64)
+        self.used() + self.behind() as u64
     }
 
-    /// Bytes of the header and the slot.
-    fn front(&self) -> u64 {
-        self.header.len() as u64 + UNIT * u64::from(self.slot)
+    /// Bytes of head, header and changes.
+    fn used(&self) -> u64 {
+        UNIT + (self.header.len() + self.changes.len()) as u64
+    }
+
+    /// Bytes behind the changes: padding and slot.
+    pub(crate) fn behind(&self) -> usize {
+        let padding = aligned(self.used()) - self.used();
+        usize::from(self.slot) * HEAD + usize::try_from(padding).unwrap_or(0)
     }
 
     /// The head at a place. Lengths were bounded when the frame was accepted.

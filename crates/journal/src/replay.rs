@@ -184,19 +184,19 @@ pub(crate) fn header(
     bytes: &Bytes,
     interner: &mut RouteInterner,
 ) -> Result<Header, FrameError> {
-    let (header, slot, changes) = record.parts(&from(record, bytes));
-    let header = Header::parse_interned(&header, interner)?;
-    complete(header, record.slot(&slot), &changes)
+    let parts = record.parts(&from(record, bytes));
+    let header = Header::parse_interned(&parts.header, interner)?;
+    complete(header, record.slot(&parts.slot), &parts.changes)
 }
 
 /// A record's changes.
 pub(crate) fn changes(record: &RecordHead, bytes: &Bytes) -> Bytes {
-    record.parts(&from(record, bytes)).2
+    record.parts(&from(record, bytes)).changes
 }
 
 /// What a record's slot holds.
 pub(crate) fn slot(record: &RecordHead, bytes: &Bytes) -> Slot {
-    record.slot(&record.parts(&from(record, bytes)).1)
+    record.slot(&record.parts(&from(record, bytes)).slot)
 }
 
 /// The segment's bytes from a record on, all of which the survey has found there.

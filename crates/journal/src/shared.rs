@@ -22,7 +22,7 @@ use crate::{
     error::{At, Fault},
     files::{File, Files},
     index::{Entry, SegIndex},
-    record::{HEAD, Origin, RecordHead},
+    record::{HEAD, Origin, Parts, RecordHead},
     recovery::{Loader, Meta},
     segment::Dir,
     slot::{Slot, complete},
@@ -240,8 +240,8 @@ impl Log {
         if headers_only && let Some(stored) = self.fetch_front(entry, file, incarnation)? {
             return Ok(stored);
         }
-        let len = HEAD + entry.front as usize + entry.changes_len as usize;
-        let bytes = self.fetch_bytes(entry, file, len)?;
+        let len = usize::try_from(entry.len()).unwrap_or(usize::MAX);
+        let bytes = self.fetch_bytes(file, entry, (entry.offset, len))?;
         let origin = Origin { seed: self.seed, incarnation };
         parse(&bytes, entry, origin, &mut RouteInterner::default())
     }
@@ -253,19 +253,28 @@ impl Log {
         file: &dyn File,
         incarnation: u64,
     ) -> Result<Option<Arc<Stored>>, Unreadable> {
-        let bytes = self.fetch_bytes(entry, file, HEAD + entry.front as usize)?;
-        let origin = Origin { seed: self.seed, incarnation };
-        let front = Front::parse(&bytes, entry, origin)?;
-        if matches!(front.slot, Slot::Empty | Slot::Damaged) {
+        let len = HEAD + entry.header_len as usize;
+        let bytes = self.fetch_bytes(file, entry, (entry.offset, len))?;
+        let front = Front::parse(&bytes, entry, Origin { seed: self.seed, incarnation })?;
+        let slot = match front.head.slot {
+            0 => Slot::None,
+            _ => front.head.slot(&self.fetch_bytes(file, entry, front.head.slot_place())?),
+        };
+        if matches!(slot, Slot::Empty | Slot::Damaged) {
             return Ok(None);
         }
-        front.with(Bytes::new(), &mut RouteInterner::default()).map(Some)
+        front.with(slot, Bytes::new(), &mut RouteInterner::default()).map(Some)
     }
 
-    fn fetch_bytes(&self, entry: &Entry, file: &dyn File, len: usize) -> Result<Bytes, Unreadable> {
+    fn fetch_bytes(
+        &self,
+        file: &dyn File,
+        entry: &Entry,
+        (offset, len): (u64, usize),
+    ) -> Result<Bytes, Unreadable> {
         self.disk_reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = || self.dir.segment(entry.segment);
-        let bytes = crate::files::read_up_to(file, entry.offset, len).map_err(|source| Fault {
+        let bytes = crate::files::read_up_to(file, offset, len).map_err(|source| Fault {
             action: "read",
             file: path(),
             source: Arc::new(source),
@@ -318,21 +327,21 @@ pub(crate) fn parse(
     interner: &mut RouteInterner,
 ) -> Result<Arc<Stored>, Unreadable> {
     let front = Front::parse(bytes, entry, origin)?;
-    let (_, _, changes) = front.head.parts(bytes);
+    let Parts { changes, slot, .. } = front.head.parts(bytes);
     if changes.len() < front.head.changes_len as usize {
         return Err(damaged(CUT_OFF));
     }
     if crc32c::crc32c(&changes) != front.head.changes_crc {
         return Err(damaged("the checksum of the record's changes is wrong"));
     }
-    front.with(changes, interner)
+    let slot = front.head.slot(&slot);
+    front.with(slot, changes, interner)
 }
 
 /// What stands before a record's changes.
 struct Front {
     head: RecordHead,
     header: Bytes,
-    slot: Slot,
 }
 
 const CUT_OFF: &str = "the record is cut off by the end of the file";
@@ -344,22 +353,26 @@ fn damaged(cause: &str) -> Unreadable {
 impl Front {
     fn parse(bytes: &Bytes, entry: &Entry, origin: Origin) -> Result<Self, Unreadable> {
         let head = RecordHead::parse(bytes, origin, entry.offset)
-            .filter(|h| h.front() == u64::from(entry.front) && h.changes_len == entry.changes_len)
+            .filter(|head| entry.is_of(head))
             .ok_or_else(|| damaged("there is no valid record head"))?;
-        if bytes.len() < HEAD + entry.front as usize {
+        if bytes.len() < HEAD + entry.header_len as usize {
             return Err(damaged(CUT_OFF));
         }
-        let (header, slot, _) = head.parts(bytes);
+        let header = head.parts(bytes).header;
         if crc32c::crc32c(&header) != head.header_crc {
             return Err(damaged("the checksum of the record's header is wrong"));
         }
-        let slot = head.slot(&slot);
-        Ok(Self { head, header, slot })
+        Ok(Self { head, header })
     }
 
-    fn with(self, changes: Bytes, interner: &mut RouteInterner) -> Result<Arc<Stored>, Unreadable> {
+    fn with(
+        self,
+        slot: Slot,
+        changes: Bytes,
+        interner: &mut RouteInterner,
+    ) -> Result<Arc<Stored>, Unreadable> {
         let header = Header::parse_interned(&self.header, interner)
-            .and_then(|header| complete(header, self.slot, &changes))
+            .and_then(|header| complete(header, slot, &changes))
             .map_err(|error| Unreadable::Damaged(error.to_string()))?;
         Ok(Arc::new(Stored { header: Arc::new(header), changes }))
     }

@@ -2,9 +2,10 @@
 //!
 //! Digests follow from a block's content, so they need not be on the disk before the block is
 //! acknowledged: a block that comes alone is written and synced while they are being computed.
-//! Its record leaves room for them, the slot, which is filled once they are known and is durable
-//! with the next sync. Whoever finds it empty, or torn by a loss of power, computes them again
-//! from what the record's own checksums vouch for.
+//! Its record ends with room for them, the slot, which is filled together with the next write: the
+//! record behind it begins where it ends, so that no further page has to go to the disk. Whoever
+//! finds it empty, or torn by a loss of power, computes them again from what the record's own
+//! checksums vouch for.
 //!
 //! The slot holds a length and a checksum, 32 bits each, then the block's end as a protobuf
 //! message, then zeros. The checksum begins with those of header and changes, so that what stood
@@ -18,7 +19,7 @@ use sluice_model::Digest;
 
 use crate::{
     codec::{Get, Put},
-    record::{HEAD, RecordHead, UNIT},
+    record::{HEAD, RecordHead},
 };
 
 /// Bytes in front of the end.
@@ -36,6 +37,20 @@ pub(crate) enum Slot {
     Filled(BlockEnd),
     /// Neither; a fill that was interrupted looks like this, and so do flipped bits.
     Damaged,
+}
+
+/// A slot's bytes and where they stand in the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Fill {
+    pub(crate) at: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Fill {
+    /// Where the record behind it begins.
+    pub(crate) fn end(&self) -> u64 {
+        self.at + self.bytes.len() as u64
+    }
 }
 
 /// Units of 64 bytes that an end with these stores needs; `None` if no slot is that large.
@@ -65,19 +80,19 @@ impl RecordHead {
         crc32c::crc32c_append(crc32c::crc32c(&seed.0), end)
     }
 
-    /// Where the slot stands in the file.
-    pub(crate) fn slot_at(&self) -> u64 {
-        self.offset + UNIT + u64::from(self.header_len)
+    /// Where the slot stands in the file, and its length.
+    pub(crate) fn slot_place(&self) -> (u64, usize) {
+        (self.offset + self.len() - self.slot_len() as u64, self.slot_len())
     }
 
-    /// The slot's bytes with this end in it; `None` if it does not fit.
-    pub(crate) fn fill(&self, end: &BlockEnd) -> Option<Vec<u8>> {
+    /// The slot's bytes with this end in it, and where they stand; `None` if it does not fit.
+    pub(crate) fn fill(&self, end: &BlockEnd) -> Option<Fill> {
         let end = end.encode();
         let mut out = Put::default();
         out.u32(u32::try_from(end.len()).ok()?).u32(self.slot_crc(&end)).raw(&end);
         let padding = self.slot_len().checked_sub(out.0.len())?;
         out.raw(&vec![0; padding]);
-        Some(out.0)
+        Some(Fill { at: self.slot_place().0, bytes: out.0 })
     }
 
     /// Reads the slot.
@@ -177,7 +192,8 @@ mod tests {
         for (stores, metadata) in [(0, false), (0, true), (1, false), (15, true), (100, true)] {
             let (record, end) = record(&header(stores, metadata));
             assert_eq!((end.states.len(), end.metadata_digest.is_some()), (stores, metadata));
-            let bytes = record.fill(&end).expect("it fits");
+            let Fill { at, bytes } = record.fill(&end).expect("it fits");
+            assert_eq!(at + bytes.len() as u64, record.offset + record.len(), "at the end");
             assert_eq!(bytes.len(), usize::from(record.slot) * 64);
             assert!(bytes.len() - end.encode().len() < 64 + FRONT, "no larger than needed");
             assert_eq!(record.slot(&bytes.into()), Slot::Filled(end));
@@ -190,7 +206,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_shows() {
         let (record, end) = record(&header(2, false));
-        let bytes = record.fill(&end).unwrap();
+        let bytes = record.fill(&end).unwrap().bytes;
         let used = FRONT + end.encode().len();
         for bit in 0..used * 8 {
             let mut flipped = bytes.clone();

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     AppendError, Receipt, Stored, Ticket, Writer,
     codec::visible,
-    committer::{Append, Helper, Job},
+    committer::{Append, Helper, Job, commits_here},
     embedded::Policy,
     late::Late,
     record::Prepared,
@@ -108,7 +108,9 @@ impl EmbeddedWriter {
         let slot = self.slot(&frame.header, block.course);
         let passed = match slot {
             Some(slot) => {
-                self.log.queue.announce_lone();
+                if !commits_here() {
+                    self.log.queue.announce_lone();
+                }
                 block.add_late(frame, slot)?
             }
             None => block.add(frame)?,

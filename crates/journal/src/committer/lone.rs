@@ -5,8 +5,10 @@ use std::sync::{Arc, Weak};
 use sluice_frame::{FrameError, Header};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{Core, Written};
-use crate::{Help, error::At, files::write_all, late::Late, record::RecordHead, shared::Log};
+use super::{Core, Writing, Written};
+use crate::{
+    Help, error::At, files::write_all, late::Late, record::RecordHead, shared::Log, slot::Fill,
+};
 
 /// What a ticket does for its block.
 #[derive(Debug)]
@@ -15,12 +17,16 @@ pub(crate) struct Helper {
     pub(crate) late: Arc<Late>,
 }
 
+/// True if a ticket that is waited for on this thread commits its block itself: only a runtime of
+/// several threads goes on while one of them waits for the disk.
+pub(crate) fn commits_here() -> bool {
+    let many = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+    Handle::try_current().is_ok_and(many)
+}
+
 impl Help for Helper {
     fn help(&self) {
-        let core = self.log.core.get().and_then(Weak::upgrade);
-        // Only a runtime of several threads goes on while one of them waits for the disk.
-        let many = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
-        let core = core.filter(|_| Handle::try_current().is_ok_and(many));
+        let core = self.log.core.get().and_then(Weak::upgrade).filter(|_| commits_here());
         let free = core.as_ref().and_then(|core| core.try_lock());
         let Some(mut core) = free else {
             self.log.queue.queue_lone();
@@ -55,19 +61,33 @@ impl Core {
         Ok(completed)
     }
 
-    /// Stores the digests of blocks that are already acknowledged: they only repeat what follows
-    /// from the blocks.
-    pub(super) fn fill(&mut self, completed: &[Completed]) {
+    /// Keeps the digests of blocks that are already acknowledged until something is written, or
+    /// nothing more is.
+    pub(super) fn note_fills(&mut self, completed: &[Completed]) {
         let Some(segment) = &mut self.segment else { return };
-        for (head, header) in completed {
-            let slot = header.end.as_ref().and_then(|end| head.fill(end));
-            let Some(slot) = slot else { continue };
-            let filled = write_all(segment.file.as_ref(), &slot, head.slot_at());
-            if let Err(fault) = filled.at("write", &segment.path) {
+        let fill = |(head, header): &Completed| header.end.as_ref().and_then(|end| head.fill(end));
+        segment.fills.extend(completed.iter().filter_map(fill));
+    }
+}
+
+impl Writing {
+    /// Stores the digests that wait for it: they only repeat what follows from the blocks.
+    pub(super) fn fill(&mut self) {
+        for fill in std::mem::take(&mut self.fills) {
+            let filled = write_all(self.file.as_ref(), &fill.bytes, fill.at);
+            if let Err(fault) = filled.at("write", &self.path) {
                 tracing::warn!(%fault, "the digests of a block were not stored");
-                segment.spoiled = true;
+                self.spoiled = true;
             }
         }
+    }
+
+    /// Stores them, but for those that end at `offset`, which can be written with what comes
+    /// there.
+    pub(super) fn fill_up_to(&mut self, offset: u64) -> Option<Fill> {
+        let last = self.fills.pop_if(|fill| fill.end() == offset);
+        self.fill();
+        last
     }
 }
 

@@ -1,5 +1,6 @@
 use std::{
     collections::VecDeque,
+    hint,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -16,6 +17,8 @@ use crate::{JournalError, Stored, Trimmed, late::Late, record::Prepared};
 /// How long the committer stays awake for an announced block; a block of one frame is verified in
 /// less.
 const AWAKE: Duration = Duration::from_micros(200);
+/// Between two looks at what is announced: about a microsecond.
+const PAUSES: u32 = 32;
 
 /// A frame to write.
 #[derive(Debug)]
@@ -150,7 +153,7 @@ impl Queue {
             if std::mem::take(&mut jobs.announced) {
                 let until = Instant::now() + AWAKE;
                 while jobs.is_empty() && Instant::now() < until {
-                    MutexGuard::unlocked(&mut jobs, thread::yield_now);
+                    MutexGuard::unlocked(&mut jobs, pause);
                 }
                 continue;
             }
@@ -170,6 +173,13 @@ impl Queue {
             }
         }
     }
+}
+
+/// Leaves the processor to others, the one it may share its units with above all: that verifies
+/// what is waited for.
+fn pause() {
+    (0..PAUSES).for_each(|_| hint::spin_loop());
+    thread::yield_now();
 }
 
 impl Jobs {

@@ -46,6 +46,7 @@ impl Core {
             durable: RECORDS,
             marked: RECORDS,
             file_len,
+            fills: Vec::new(),
             spoiled: false,
         });
         Ok(())
@@ -137,7 +138,10 @@ impl Core {
 
     /// Closes the current segment for records, at its durable length.
     pub(super) fn seal(&mut self) {
-        let Some(segment) = self.segment.take() else { return };
+        let Some(mut segment) = self.segment.take() else { return };
+        if self.poisoned.is_none() {
+            segment.fill();
+        }
         let (number, len) = (segment.number, segment.durable);
         let spoiled = segment.spoiled || self.poisoned.is_some();
         let incarnation = segment.incarnation;

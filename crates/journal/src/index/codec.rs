@@ -13,8 +13,8 @@ use crate::{
     codec::{Get, Put, unseal},
 };
 
-const SUMMARY_MAGIC: u64 = u64::from_le_bytes(*b"SLIDXS01");
-const ENTRIES_MAGIC: u64 = u64::from_le_bytes(*b"SLIDXE01");
+const SUMMARY_MAGIC: u64 = u64::from_le_bytes(*b"SLIDXS02");
+const ENTRIES_MAGIC: u64 = u64::from_le_bytes(*b"SLIDXE02");
 /// Bytes that always hold a whole summary.
 pub(crate) const SUMMARY_LEN: usize = 1024;
 
@@ -146,7 +146,8 @@ fn corruption(fields: &mut Get<'_>) -> Option<Corruption> {
 fn put_entry(entry: &Entry, fields: &mut Put) {
     let flags = u8::from(entry.first) | u8::from(entry.last) << 1 | u8::from(entry.metadata) << 2;
     fields.u8(entry.kind as u8).u8(flags).u32(entry.segment).u64(entry.offset);
-    fields.u32(entry.front).u32(entry.changes_len).u32(entry.set).u32(entry.changes);
+    fields.u32(entry.header_len).u32(entry.changes_len).u8(entry.slot);
+    fields.u32(entry.set).u32(entry.changes);
     fields.u32(entry.next_index).u32(entry.generation.0).u64(entry.height).time(entry.time);
     fields.bytes(entry.pointer.as_bytes()).raw(entry.digest.as_bytes());
 }
@@ -167,8 +168,9 @@ fn entry(fields: &mut Get<'_>) -> Option<Entry> {
         metadata: flags & 4 != 0,
         segment: fields.u32()?,
         offset: fields.u64()?,
-        front: fields.u32()?,
+        header_len: fields.u32()?,
         changes_len: fields.u32()?,
+        slot: fields.u8()?,
         set: fields.u32()?,
         changes: fields.u32()?,
         next_index: fields.u32()?,

@@ -13,7 +13,7 @@ use crate::{
     error::Fault,
     files::{File, read_up_to},
     index::Entry,
-    record::{HEAD, Origin, aligned},
+    record::Origin,
     shared::{Log, Unreadable, parse},
 };
 
@@ -235,7 +235,7 @@ impl Reads<'_> {
         let origin = Origin { seed: self.log.seed, incarnation };
         for entry in group {
             let begin = usize::try_from(entry.offset - first.offset).unwrap_or(usize::MAX);
-            let own = HEAD + entry.front as usize + entry.changes_len as usize;
+            let own = usize::try_from(entry.len()).unwrap_or(usize::MAX);
             let range = begin.min(bytes.len())..begin.saturating_add(own).min(bytes.len());
             out.push(parse(&bytes.slice(range), entry, origin, &mut self.interner));
         }
@@ -243,8 +243,7 @@ impl Reads<'_> {
 }
 
 fn end(entry: &Entry) -> u64 {
-    let len = HEAD as u64 + u64::from(entry.front) + u64::from(entry.changes_len);
-    entry.offset + aligned(len)
+    entry.offset + entry.len()
 }
 
 /// How many of the first entries lie close enough together for one read.

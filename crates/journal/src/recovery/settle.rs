@@ -152,14 +152,14 @@ pub(super) fn with_slots(survey: &Survey, bytes: Bytes) -> (Bytes, u64) {
         }
         let header = header(record, &bytes, &mut interner).ok();
         let end = header.and_then(|header| header.end);
-        fills.extend(end.and_then(|end| Some((record.slot_at(), record.fill(&end)?))));
+        fills.extend(end.and_then(|end| record.fill(&end)));
     }
-    let Some((first, _)) = fills.first() else { return (bytes, u64::MAX) };
-    let (first, mut filled) = (*first, BytesMut::from(bytes));
-    for (at, fill) in &fills {
-        let begin = usize::try_from(*at).unwrap_or(usize::MAX);
-        let place = filled.get_mut(begin..begin.saturating_add(fill.len()));
-        place.into_iter().for_each(|place| place.copy_from_slice(fill));
+    let Some(first) = fills.first().map(|fill| fill.at) else { return (bytes, u64::MAX) };
+    let mut filled = BytesMut::from(bytes);
+    for fill in &fills {
+        let begin = usize::try_from(fill.at).unwrap_or(usize::MAX);
+        let place = filled.get_mut(begin..begin.saturating_add(fill.bytes.len()));
+        place.into_iter().for_each(|place| place.copy_from_slice(&fill.bytes));
     }
     (filled.freeze(), first)
 }
