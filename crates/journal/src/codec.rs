@@ -69,11 +69,19 @@ impl Put {
     }
 }
 
+/// What of a magic number names the kind of file; the rest, two digits, is the format's version.
+const KIND: u64 = (1 << 48) - 1;
+
 /// The payload behind a seal, if it is whole.
 pub(crate) fn unseal(magic: u64, bytes: &[u8]) -> Result<&[u8], &'static str> {
     let mut fields = Get(bytes);
-    if fields.u64() != Some(magic) {
-        return Err("it does not begin with the expected magic number");
+    let found = fields.u64().unwrap_or(0);
+    if found != magic {
+        return Err(if (found ^ magic) & KIND == 0 {
+            "it is of a version of the format that this program does not read"
+        } else {
+            "it does not begin with the expected magic number"
+        });
     }
     let (Some(len), Some(crc)) = (fields.u32(), fields.u32()) else {
         return Err("it is too short");
@@ -174,4 +182,27 @@ pub(crate) fn origin() -> Head {
 /// The head as users see it: there is none before the first block.
 pub(crate) fn visible(head: &Head) -> Option<Head> {
     (head.position() != Position::ORIGIN).then(|| head.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_tells_what_is_wrong_with_it() {
+        let magic = |name: &[u8; 8]| u64::from_le_bytes(*name);
+        let mut fields = Put::default();
+        fields.u64(7);
+        let sealed = fields.seal(magic(b"SLTEST02"));
+        let told = |name, bytes: &[u8]| unseal(magic(name), bytes).map(<[u8]>::to_vec);
+        assert_eq!(told(b"SLTEST02", &sealed).unwrap(), 7u64.to_le_bytes());
+        let version = told(b"SLTEST01", &sealed).unwrap_err();
+        assert!(version.contains("version of the format"), "{version}");
+        let other = told(b"SLELSE02", &sealed).unwrap_err();
+        assert!(other.contains("magic number"), "{other}");
+        assert_eq!(told(b"SLTEST02", &sealed[..SEAL]).unwrap_err(), "it is too short");
+        let mut flipped = sealed;
+        flipped[SEAL] ^= 1;
+        assert_eq!(told(b"SLTEST02", &flipped).unwrap_err(), "its checksum is wrong");
+    }
 }

@@ -5,9 +5,11 @@
 //! the same queue, so fencing is a matter of order: what an older writer queued behind an open is
 //! refused.
 //!
-//! A block that comes alone is committed by whoever waits for it: waking a thread and being woken
-//! by it takes a good part of the time of a sync. Meanwhile the committer's thread computes the
-//! block's digests, which are stored when the block already is ([`crate::slot`]).
+//! A block that comes alone is committed by whoever waits for it, where that thread may wait for
+//! the disk: waking a thread and being woken by it takes a good part of the time of a sync.
+//! Meanwhile the committer's thread computes the block's digests, which are stored when the block
+//! already is ([`crate::slot`]). Elsewhere the two change places. As long as such blocks follow
+//! each other closely, neither sleeps ([`crate::hover`]).
 
 mod failure;
 mod lone;

@@ -15,7 +15,7 @@ use crate::{
     files::{File, Files, put, read_up_to, replace, write_all},
 };
 
-const MAGIC: u64 = u64::from_le_bytes(*b"SLCTRL01");
+const MAGIC: u64 = u64::from_le_bytes(*b"SLCTRL02");
 const SLOT: usize = 4096;
 
 /// The content of the record.

@@ -197,7 +197,7 @@ pub(crate) fn control(files: &Arc<dyn Files>, dir: &Dir) -> Result<Control, Jour
         Ok((_, control)) => return Ok(control),
         Err(NoControl::Io(fault)) => return Err(fault.into()),
         Err(NoControl::Missing) => "the control record is missing".to_owned(),
-        Err(NoControl::Damaged(reason)) => format!("the control record is damaged: {reason}"),
+        Err(NoControl::Damaged(reason)) => format!("the control record cannot be read: {reason}"),
     };
     Err(JournalError::NoFenceState { file: path, reason })
 }

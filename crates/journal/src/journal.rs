@@ -164,12 +164,17 @@ pub trait Reader: Send + Sync + fmt::Debug {
 pub struct Ticket {
     result: oneshot::Receiver<Result<Receipt, AppendError>>,
     help: Option<Arc<dyn Help>>,
+    helped: bool,
 }
 
 /// What a backend lets the ticket of a block do for it.
 pub trait Help: Send + Sync + fmt::Debug {
     /// The ticket is waited for: called once, before it waits.
     fn help(&self);
+
+    /// The result is not there yet; true if it comes so soon that whoever waits had better ask
+    /// again than sleep. May pause for some microseconds.
+    fn hover(&self) -> bool;
 
     /// The ticket was dropped before anybody waited for it.
     fn leave(&self);
@@ -179,7 +184,7 @@ impl Ticket {
     /// A ticket and the means to resolve it, for backends.
     pub fn new() -> (oneshot::Sender<Result<Receipt, AppendError>>, Self) {
         let (sender, result) = oneshot::channel();
-        (sender, Self { result, help: None })
+        (sender, Self { result, help: None, helped: false })
     }
 
     /// A ticket that helps its block.
@@ -202,18 +207,84 @@ impl Future for Ticket {
     type Output = Result<Receipt, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(help) = self.help.take() {
-            help.help();
+        if !std::mem::replace(&mut self.helped, true) {
+            self.help.iter().for_each(|help| help.help());
         }
         let result = Pin::new(&mut self.result).poll(cx);
+        if result.is_pending() && self.help.as_ref().is_some_and(|help| help.hover()) {
+            // The others of the runtime go on in between.
+            cx.waker().wake_by_ref();
+        }
         result.map(|received| received.unwrap_or(Err(AppendError::Closed)))
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(help) = self.help.take() {
-            help.leave();
+        if !self.helped {
+            self.help.iter().for_each(|help| help.leave());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use sluice_model::{Digest, Durability, Generation, Pointer};
+
+    use super::*;
+
+    /// Hovers so many times.
+    #[derive(Debug)]
+    struct Hovering(AtomicU32);
+
+    impl Help for Hovering {
+        fn help(&self) {}
+
+        fn hover(&self) -> bool {
+            let left = |left: u32| left.checked_sub(1);
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+        }
+
+        fn leave(&self) {}
+    }
+
+    fn receipt() -> Receipt {
+        Receipt {
+            generation: Generation::default(),
+            pointer: Pointer::from_height(1),
+            digest: Digest::ZERO,
+            durability: Durability::Fsynced,
+            duplicate: false,
+            unverifiable: false,
+        }
+    }
+
+    /// On one thread, where nobody else would if the ticket kept it.
+    #[tokio::test]
+    async fn others_go_on_while_a_ticket_hovers() {
+        let (sender, ticket) = Ticket::new();
+        let help = Arc::new(Hovering(AtomicU32::new(u32::MAX)));
+        let resolve = async move {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            sender.send(Ok(receipt())).unwrap();
+        };
+        let (resolved, ()) = tokio::join!(ticket.helping(help), resolve);
+        assert_eq!(resolved.unwrap().pointer, receipt().pointer);
+    }
+
+    #[tokio::test]
+    async fn a_ticket_that_hovers_no_more_is_woken() {
+        let (sender, ticket) = Ticket::new();
+        let help = Arc::new(Hovering(AtomicU32::new(3)));
+        let waiting = tokio::spawn(ticket.helping(Arc::clone(&help) as Arc<dyn Help>));
+        while help.0.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        sender.send(Ok(receipt())).unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap().pointer, receipt().pointer);
     }
 }

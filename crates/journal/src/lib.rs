@@ -17,6 +17,7 @@ mod control;
 mod embedded;
 mod error;
 pub mod files;
+mod hover;
 mod index;
 pub mod inspect;
 mod journal;

@@ -111,7 +111,7 @@ impl Loader<'_> {
                 return Err(no_fence("the control record is missing".to_owned()));
             }
             Err(NoControl::Damaged(reason)) => {
-                return Err(no_fence(format!("the control record is damaged: {reason}")));
+                return Err(no_fence(format!("the control record cannot be read: {reason}")));
             }
             Err(NoControl::Io(fault)) => return Err(fault.into()),
         };

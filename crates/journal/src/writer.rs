@@ -257,7 +257,7 @@ impl EmbeddedWriter {
         }
         self.late.clone_from(&late);
         let helping = |ticket: Ticket| match late {
-            Some(late) => ticket.helping(Arc::new(Helper { log: Arc::clone(&self.log), late })),
+            Some(late) => ticket.helping(Arc::new(Helper::new(Arc::clone(&self.log), late))),
             None => ticket,
         };
         Ok(ticket.map(helping))

@@ -6,7 +6,11 @@
     reason = "helpers of tests report by panicking, as tests do"
 )]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sluice_frame::Frame;
 use sluice_journal::{
@@ -15,7 +19,7 @@ use sluice_journal::{
         ID, append, block, block_of, fill, fresh, heights, name, opening, parent_of, reader,
     },
 };
-use sluice_model::Durability;
+use sluice_model::{Digest, Durability};
 
 fn options() -> Options {
     Options { segment_bytes: 256 << 10, tail_cache_bytes: 1 << 20, ..Options::default() }
@@ -231,6 +235,46 @@ async fn a_block_becomes_durable_whatever_becomes_of_its_ticket() {
     assert_eq!(report.head.unwrap().digest, fourth.digest);
     assert!(second.digest != third.digest && third.digest != fourth.digest);
     journal.close().await;
+}
+
+/// The first state digest of the block of this height.
+async fn state_digest(journal: &dyn Journal, height: u64) -> Digest {
+    let mut reader = reader(journal, ReadFrom::Height(height)).await;
+    loop {
+        if let Item::Entry(stored) = reader.next().await.unwrap() {
+            return stored.header.end.as_ref().unwrap().states[0].digest;
+        }
+    }
+}
+
+/// True if a segment contains the digest.
+fn on_disk(dir: &Path, digest: Digest) -> bool {
+    let mut segments = walk(dir);
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    assert!(!segments.is_empty(), "no segments in {}", dir.display());
+    let contains = |content: Vec<u8>| content.windows(32).any(|window| window == digest.as_bytes());
+    segments.iter().any(|path| contains(std::fs::read(path).unwrap()))
+}
+
+/// All files below a directory.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn late_digests_are_stored_with_the_next_block_and_at_the_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Embedded::open_dir(dir.path(), options()).unwrap();
+    let mut writer = fresh(journal.as_ref()).await.writer;
+    let mut before = None;
+    for height in 1..=3 {
+        append(writer.as_mut(), block(height)).await.unwrap();
+        assert!(before.is_none_or(|digest| on_disk(dir.path(), digest)), "before {height}");
+        before = Some(state_digest(journal.as_ref(), height).await);
+    }
+    journal.close().await;
+    assert!(on_disk(dir.path(), before.unwrap()), "the last block");
 }
 
 /// The same blocks, each waited for at once and all of them sent ahead, have the same digests.

@@ -1,20 +1,28 @@
 //! Blocks that come alone: committed by their tickets, completed after they are durable.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use sluice_frame::{FrameError, Header};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{Core, Writing, Written};
+use super::{Core, Writing, Written, queue::HOVERING};
 use crate::{
-    Help, error::At, files::write_all, late::Late, record::RecordHead, shared::Log, slot::Fill,
+    Help, error::At, files::write_all, hover::Hover, late::Late, record::RecordHead, shared::Log,
+    slot::Fill,
 };
 
 /// What a ticket does for its block.
 #[derive(Debug)]
 pub(crate) struct Helper {
-    pub(crate) log: Arc<Log>,
-    pub(crate) late: Arc<Late>,
+    log: Arc<Log>,
+    late: Arc<Late>,
+    hover: OnceLock<Hover>,
+}
+
+impl Helper {
+    pub(crate) const fn new(log: Arc<Log>, late: Arc<Late>) -> Self {
+        Self { log, late, hover: OnceLock::new() }
+    }
 }
 
 /// True if a ticket that is waited for on this thread commits its block itself: only a runtime of
@@ -29,14 +37,21 @@ impl Help for Helper {
         let core = self.log.core.get().and_then(Weak::upgrade).filter(|_| commits_here());
         let free = core.as_ref().and_then(|core| core.try_lock());
         let Some(mut core) = free else {
-            self.log.queue.queue_lone();
+            let close = self.log.queue.queue_lone();
             // The disk is waited for elsewhere.
             self.late.run();
+            if close && let Some(hover) = Hover::begin(HOVERING) {
+                self.hover.set(hover).ok();
+            }
             return;
         };
         if let Some(lone) = self.log.queue.take_lone() {
             tokio::task::block_in_place(|| core.commit(vec![*lone]));
         }
+    }
+
+    fn hover(&self) -> bool {
+        self.hover.get().is_some_and(Hover::pause)
     }
 
     fn leave(&self) {
@@ -93,3 +108,51 @@ impl Writing {
 
 /// A record with a slot, and its complete header.
 type Completed = (RecordHead, Arc<Header>);
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::files::{Files, RealFiles, read_up_to};
+
+    fn writing(dir: &std::path::Path) -> Writing {
+        let path: PathBuf = dir.join("segment");
+        let file = RealFiles.create(&path).unwrap();
+        write_all(file.as_ref(), &[0; 256], 0).unwrap();
+        Writing {
+            number: 1,
+            incarnation: 1,
+            file,
+            path,
+            len: 256,
+            durable: 256,
+            marked: 256,
+            file_len: 256,
+            fills: Vec::new(),
+            spoiled: false,
+        }
+    }
+
+    #[test]
+    fn a_slot_is_left_to_what_is_written_behind_it_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writing = writing(dir.path());
+        let fill = |at: u64, byte: u8| Fill { at, bytes: vec![byte; 64] };
+        let stored = |writing: &Writing| {
+            let bytes = read_up_to(writing.file.as_ref(), 0, 256).unwrap();
+            bytes.chunks(64).map(|slot| slot[0]).collect::<Vec<_>>()
+        };
+        writing.fills = vec![fill(0, 1), fill(64, 2)];
+        let last = writing.fill_up_to(128).expect("it ends there");
+        assert_eq!((last.at, last.bytes[0]), (64, 2));
+        assert_eq!(stored(&writing), [1, 0, 0, 0], "what stands elsewhere is stored");
+        writing.fills = vec![fill(64, 2)];
+        assert!(writing.fill_up_to(192).is_none(), "an open was recorded behind it");
+        assert_eq!(stored(&writing), [1, 2, 0, 0]);
+        writing.fills = vec![fill(128, 3), fill(192, 4)];
+        writing.fill();
+        assert_eq!(stored(&writing), [1, 2, 3, 4], "nothing more is written");
+        assert!(writing.fills.is_empty() && !writing.spoiled);
+    }
+}

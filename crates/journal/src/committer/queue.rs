@@ -1,8 +1,6 @@
 use std::{
     collections::VecDeque,
-    hint,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -12,13 +10,14 @@ use sluice_model::Position;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{MARK_AFTER, OpenJob, Reply};
-use crate::{JournalError, Stored, Trimmed, late::Late, record::Prepared};
+use crate::{JournalError, Stored, Trimmed, hover::Hover, late::Late, record::Prepared};
 
-/// How long the committer stays awake for an announced block; a block of one frame is verified in
-/// less.
-const AWAKE: Duration = Duration::from_micros(200);
-/// Between two looks at what is announced: about a microsecond.
-const PAUSES: u32 = 32;
+/// How long the committer hovers for an announced block; a block of one frame is verified in less.
+const ANNOUNCED: Duration = Duration::from_micros(200);
+/// Blocks that come alone follow each other closely if they are no further apart than this.
+const CLOSELY: Duration = Duration::from_millis(2);
+/// How long whoever waits for the next of them, or for its commit, hovers.
+pub(super) const HOVERING: Duration = Duration::from_millis(1);
 
 /// A frame to write.
 #[derive(Debug)]
@@ -71,10 +70,14 @@ struct Jobs {
     lone: Option<Box<Append>>,
     /// Counts lone blocks.
     lones: u64,
+    /// When the last of them came.
+    lone_at: Option<Instant>,
+    /// The last two came closely one after the other.
+    close: bool,
     /// What is to be computed of the lone block that its ticket commits now.
     late: Option<Arc<Late>>,
-    /// A block that comes alone is being verified.
-    announced: bool,
+    /// How long the committer hovers before it sleeps.
+    hover: Option<Duration>,
     /// The committer waits without an end.
     asleep: bool,
     closed: bool,
@@ -98,7 +101,7 @@ impl Queue {
     /// Says that a lone block will be there in a moment. Waking the committer takes about as long
     /// as verifying a block, so it is woken before that.
     pub(crate) fn announce_lone(&self) {
-        self.jobs.lock().announced = true;
+        self.jobs.lock().hover = Some(ANNOUNCED);
         self.ready.notify_one();
     }
 
@@ -111,6 +114,8 @@ impl Queue {
         jobs.queue_lone();
         jobs.lone = Some(append);
         jobs.lones += 1;
+        let before = jobs.lone_at.replace(Instant::now());
+        jobs.close = before.is_some_and(|before| before.elapsed() < CLOSELY);
         let asleep = std::mem::take(&mut jobs.asleep);
         drop(jobs);
         if asleep {
@@ -124,17 +129,24 @@ impl Queue {
     pub(crate) fn take_lone(&self) -> Option<Box<Append>> {
         let mut jobs = self.jobs.lock();
         let lone = jobs.lone.take()?;
+        jobs.hover_for_next();
         jobs.late.clone_from(&lone.late);
         drop(jobs);
         self.ready.notify_one();
         Some(lone)
     }
 
-    /// Leaves the lone block, if it is still there, to the committer.
-    pub(crate) fn queue_lone(&self) {
-        if self.jobs.lock().queue_lone() {
-            self.ready.notify_one();
+    /// Leaves the lone block, if it is still there, to the committer; true if whoever waits for
+    /// it had better hover.
+    pub(crate) fn queue_lone(&self) -> bool {
+        let mut jobs = self.jobs.lock();
+        if !jobs.queue_lone() {
+            return false;
         }
+        let close = jobs.hover_for_next();
+        drop(jobs);
+        self.ready.notify_one();
+        close
     }
 
     /// Takes everything queued; waits for something, at most for `patience`.
@@ -150,11 +162,9 @@ impl Queue {
             if !jobs.list.is_empty() {
                 return Some(std::mem::take(&mut jobs.list));
             }
-            if std::mem::take(&mut jobs.announced) {
-                let until = Instant::now() + AWAKE;
-                while jobs.is_empty() && Instant::now() < until {
-                    MutexGuard::unlocked(&mut jobs, pause);
-                }
+            if let Some(hover) = jobs.hover.take().and_then(Hover::begin) {
+                let nothing = |jobs: &Jobs| jobs.is_empty() && jobs.hover.is_none();
+                while nothing(&jobs) && MutexGuard::unlocked(&mut jobs, || hover.pause()) {}
                 continue;
             }
             let lone = jobs.lone.is_some().then_some(jobs.lones);
@@ -175,16 +185,18 @@ impl Queue {
     }
 }
 
-/// Leaves the processor to others, the one it may share its units with above all: that verifies
-/// what is waited for.
-fn pause() {
-    (0..PAUSES).for_each(|_| hint::spin_loop());
-    thread::yield_now();
-}
-
 impl Jobs {
     fn is_empty(&self) -> bool {
         self.list.is_empty() && self.late.is_none()
+    }
+
+    /// Keeps the committer awake for the next lone block if they follow each other closely; true
+    /// if they do.
+    fn hover_for_next(&mut self) -> bool {
+        if self.close {
+            self.hover = Some(HOVERING);
+        }
+        self.close
     }
 
     /// False if there is no lone block.
