@@ -8,8 +8,8 @@
 //! A block that comes alone is committed by whoever waits for it, where that thread may wait for
 //! the disk: waking a thread and being woken by it takes a good part of the time of a sync.
 //! Meanwhile the committer's thread computes the block's digests, which are stored when the block
-//! already is ([`crate::slot`]). Elsewhere the two change places. As long as such blocks follow
-//! each other closely, neither sleeps ([`crate::hover`]).
+//! already is ([`crate::slot`]). Elsewhere the two change places. While such blocks come
+//! in rapid succession, neither sleeps ([`crate::hover`]).
 
 mod failure;
 mod lone;

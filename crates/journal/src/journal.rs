@@ -211,7 +211,9 @@ impl Future for Ticket {
             self.help.iter().for_each(|help| help.help());
         }
         let result = Pin::new(&mut self.result).poll(cx);
-        if result.is_pending() && self.help.as_ref().is_some_and(|help| help.hover()) {
+        if result.is_ready() {
+            self.help = None;
+        } else if self.help.as_ref().is_some_and(|help| help.hover()) {
             // The others of the runtime go on in between.
             cx.waker().wake_by_ref();
         }
@@ -229,11 +231,17 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
 
     use sluice_model::{Digest, Durability, Generation, Pointer};
+    use tokio::task::JoinHandle;
 
     use super::*;
+
+    type Sender = oneshot::Sender<Result<Receipt, AppendError>>;
 
     /// Hovers so many times.
     #[derive(Debug)]
@@ -261,30 +269,35 @@ mod tests {
         }
     }
 
-    /// On one thread, where nobody else would if the ticket kept it.
-    #[tokio::test]
-    async fn others_go_on_while_a_ticket_hovers() {
+    fn waiting(help: &Arc<Hovering>) -> (Sender, JoinHandle<Result<Receipt, AppendError>>) {
         let (sender, ticket) = Ticket::new();
-        let help = Arc::new(Hovering(AtomicU32::new(u32::MAX)));
-        let resolve = async move {
-            for _ in 0..100 {
+        (sender, tokio::spawn(ticket.helping(Arc::clone(help) as Arc<dyn Help>)))
+    }
+
+    /// Resolves a ticket that hovers, on one thread, once it has done so for so often.
+    async fn resolved(hovers: u32, after: u32) -> Arc<Hovering> {
+        let help = Arc::new(Hovering(AtomicU32::new(hovers)));
+        let (sender, ticket) = waiting(&help);
+        let resolved = async {
+            while hovers - help.0.load(Ordering::Relaxed) < after {
                 tokio::task::yield_now().await;
             }
             sender.send(Ok(receipt())).unwrap();
+            ticket.await.unwrap()
         };
-        let (resolved, ()) = tokio::join!(ticket.helping(help), resolve);
-        assert_eq!(resolved.unwrap().pointer, receipt().pointer);
+        let soon = tokio::time::timeout(Duration::from_secs(30), resolved).await;
+        assert_eq!(soon.expect("nothing goes on").unwrap().pointer, receipt().pointer);
+        help
+    }
+
+    #[tokio::test]
+    async fn other_tasks_go_on_while_a_ticket_hovers() {
+        let help = resolved(u32::MAX, 100).await;
+        assert_eq!(Arc::strong_count(&help), 1, "what it needed is given back");
     }
 
     #[tokio::test]
     async fn a_ticket_that_hovers_no_more_is_woken() {
-        let (sender, ticket) = Ticket::new();
-        let help = Arc::new(Hovering(AtomicU32::new(3)));
-        let waiting = tokio::spawn(ticket.helping(Arc::clone(&help) as Arc<dyn Help>));
-        while help.0.load(Ordering::Relaxed) > 0 {
-            tokio::task::yield_now().await;
-        }
-        sender.send(Ok(receipt())).unwrap();
-        assert_eq!(waiting.await.unwrap().unwrap().pointer, receipt().pointer);
+        resolved(3, 3).await;
     }
 }

@@ -1,7 +1,8 @@
 //! Blocks that come alone: committed by their tickets, completed after they are durable.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use sluice_frame::{FrameError, Header};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -16,12 +17,12 @@ use crate::{
 pub(crate) struct Helper {
     log: Arc<Log>,
     late: Arc<Late>,
-    hover: OnceLock<Hover>,
+    hover: Mutex<Option<Hover>>,
 }
 
 impl Helper {
     pub(crate) const fn new(log: Arc<Log>, late: Arc<Late>) -> Self {
-        Self { log, late, hover: OnceLock::new() }
+        Self { log, late, hover: Mutex::new(None) }
     }
 }
 
@@ -37,12 +38,10 @@ impl Help for Helper {
         let core = self.log.core.get().and_then(Weak::upgrade).filter(|_| commits_here());
         let free = core.as_ref().and_then(|core| core.try_lock());
         let Some(mut core) = free else {
-            let close = self.log.queue.queue_lone();
+            let rapid = self.log.queue.queue_lone();
             // The disk is waited for elsewhere.
             self.late.run();
-            if close && let Some(hover) = Hover::begin(HOVERING) {
-                self.hover.set(hover).ok();
-            }
+            *self.hover.lock() = rapid.then(|| Hover::begin(HOVERING)).flatten();
             return;
         };
         if let Some(lone) = self.log.queue.take_lone() {
@@ -51,7 +50,12 @@ impl Help for Helper {
     }
 
     fn hover(&self) -> bool {
-        self.hover.get().is_some_and(Hover::pause)
+        let mut hover = self.hover.lock();
+        let on = hover.as_ref().is_some_and(Hover::pause);
+        if !on {
+            *hover = None;
+        }
+        on
     }
 
     fn leave(&self) {

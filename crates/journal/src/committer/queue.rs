@@ -14,8 +14,8 @@ use crate::{JournalError, Stored, Trimmed, hover::Hover, late::Late, record::Pre
 
 /// How long the committer hovers for an announced block; a block of one frame is verified in less.
 const ANNOUNCED: Duration = Duration::from_micros(200);
-/// Blocks that come alone follow each other closely if they are no further apart than this.
-const CLOSELY: Duration = Duration::from_millis(2);
+/// Blocks that come alone are in rapid succession if they are no further apart than this.
+const RAPID: Duration = Duration::from_millis(2);
 /// How long whoever waits for the next of them, or for its commit, hovers.
 pub(super) const HOVERING: Duration = Duration::from_millis(1);
 
@@ -72,8 +72,8 @@ struct Jobs {
     lones: u64,
     /// When the last of them came.
     lone_at: Option<Instant>,
-    /// The last two came closely one after the other.
-    close: bool,
+    /// The last two came in rapid succession.
+    rapid: bool,
     /// What is to be computed of the lone block that its ticket commits now.
     late: Option<Arc<Late>>,
     /// How long the committer hovers before it sleeps.
@@ -115,7 +115,7 @@ impl Queue {
         jobs.lone = Some(append);
         jobs.lones += 1;
         let before = jobs.lone_at.replace(Instant::now());
-        jobs.close = before.is_some_and(|before| before.elapsed() < CLOSELY);
+        jobs.rapid = before.is_some_and(|before| before.elapsed() < RAPID);
         let asleep = std::mem::take(&mut jobs.asleep);
         drop(jobs);
         if asleep {
@@ -143,10 +143,10 @@ impl Queue {
         if !jobs.queue_lone() {
             return false;
         }
-        let close = jobs.hover_for_next();
+        let rapid = jobs.hover_for_next();
         drop(jobs);
         self.ready.notify_one();
-        close
+        rapid
     }
 
     /// Takes everything queued; waits for something, at most for `patience`.
@@ -190,13 +190,13 @@ impl Jobs {
         self.list.is_empty() && self.late.is_none()
     }
 
-    /// Keeps the committer awake for the next lone block if they follow each other closely; true
+    /// Keeps the committer awake for the next lone block if they come in rapid succession; true
     /// if they do.
     fn hover_for_next(&mut self) -> bool {
-        if self.close {
+        if self.rapid {
             self.hover = Some(HOVERING);
         }
-        self.close
+        self.rapid
     }
 
     /// False if there is no lone block.
