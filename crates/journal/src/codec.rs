@@ -72,13 +72,17 @@ impl Put {
 /// What of a magic number names the kind of file; the rest, two digits, is the format's version.
 const KIND: u64 = (1 << 48) - 1;
 
+/// What [`unseal`] says of a file of the right kind in another version.
+pub(crate) const OTHER_VERSION: &str =
+    "it is of a version of the format that this program does not read";
+
 /// The payload behind a seal, if it is whole.
 pub(crate) fn unseal(magic: u64, bytes: &[u8]) -> Result<&[u8], &'static str> {
     let mut fields = Get(bytes);
     let found = fields.u64().unwrap_or(0);
     if found != magic {
         return Err(if (found ^ magic) & KIND == 0 {
-            "it is of a version of the format that this program does not read"
+            OTHER_VERSION
         } else {
             "it does not begin with the expected magic number"
         });
@@ -197,7 +201,7 @@ mod tests {
         let told = |name, bytes: &[u8]| unseal(magic(name), bytes).map(<[u8]>::to_vec);
         assert_eq!(told(b"SLTEST02", &sealed).unwrap(), 7u64.to_le_bytes());
         let version = told(b"SLTEST01", &sealed).unwrap_err();
-        assert!(version.contains("version of the format"), "{version}");
+        assert_eq!(version, OTHER_VERSION);
         let other = told(b"SLELSE02", &sealed).unwrap_err();
         assert!(other.contains("magic number"), "{other}");
         assert_eq!(told(b"SLTEST02", &sealed[..SEAL]).unwrap_err(), "it is too short");

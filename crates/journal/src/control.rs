@@ -10,12 +10,15 @@ use bytes::Bytes;
 use sluice_model::{Epoch, Head, IngestorName, JournalId};
 
 use crate::{
-    codec::{Get, Put, unseal},
+    JournalError,
+    codec::{Get, OTHER_VERSION, Put, unseal},
     error::{At, Fault},
     files::{File, Files, put, read_up_to, replace, write_all},
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLCTRL02");
+/// The same without records of version 2 in the segments.
+const MAGIC_1: u64 = u64::from_le_bytes(*b"SLCTRL01");
 const SLOT: usize = 4096;
 
 /// The content of the record.
@@ -60,7 +63,8 @@ impl Control {
     }
 
     fn parse(slot: &[u8]) -> Result<(u64, Self), &'static str> {
-        let mut fields = Get(unseal(MAGIC, slot)?);
+        let payload = unseal(MAGIC, slot);
+        let mut fields = Get(payload.or_else(|reason| unseal(MAGIC_1, slot).map_err(|_| reason))?);
         Self::fields(&mut fields).ok_or("its fields are not those of a control record")
     }
 
@@ -103,6 +107,25 @@ pub(crate) enum NoControl {
     Missing,
     Damaged(&'static str),
     Io(Fault),
+}
+
+impl NoControl {
+    /// What to tell of the file at `path`.
+    pub(crate) fn error(self, path: &Path) -> JournalError {
+        let reason = match self {
+            Self::Io(fault) => return fault.into(),
+            Self::Missing => "the control record is missing; restore it from a copy".to_owned(),
+            Self::Damaged(OTHER_VERSION) => {
+                format!(
+                    "the control record cannot be read: {OTHER_VERSION}; use the one that wrote it"
+                )
+            }
+            Self::Damaged(reason) => {
+                format!("the control record cannot be read: {reason}; restore it from a copy")
+            }
+        };
+        JournalError::NoFenceState { file: path.to_owned(), reason }
+    }
 }
 
 impl ControlFile {

@@ -41,7 +41,7 @@ pub enum JournalError {
         fence: Epoch,
     },
     /// There are segments but no readable fence state. Nothing is created or deleted.
-    #[error("{file}: {reason}; the journal's data is left as it is, restore this file from a copy")]
+    #[error("{file}: {reason}; the journal's data is left as it is")]
     NoFenceState {
         /// The control file.
         file: PathBuf,

@@ -12,7 +12,7 @@ use sluice_model::{Epoch, Head, IngestorName, JournalId};
 use crate::{
     JournalError, Report, VerifyProgress,
     codec::visible,
-    control::{Control, ControlFile, NoControl},
+    control::{Control, ControlFile},
     error::At,
     files::{Files, RealFiles, read_up_to},
     record::{Origin, seed},
@@ -193,11 +193,6 @@ pub fn verify(
 
 pub(crate) fn control(files: &Arc<dyn Files>, dir: &Dir) -> Result<Control, JournalError> {
     let path = dir.control();
-    let reason = match ControlFile::load(Arc::clone(files), &path) {
-        Ok((_, control)) => return Ok(control),
-        Err(NoControl::Io(fault)) => return Err(fault.into()),
-        Err(NoControl::Missing) => "the control record is missing".to_owned(),
-        Err(NoControl::Damaged(reason)) => format!("the control record cannot be read: {reason}"),
-    };
-    Err(JournalError::NoFenceState { file: path, reason })
+    let loaded = ControlFile::load(Arc::clone(files), &path);
+    loaded.map(|(_, control)| control).map_err(|none| none.error(&path))
 }

@@ -1,5 +1,6 @@
 //! A record of a segment: a head of 64 bytes, the frame's header, its changes, zeros up to a
-//! multiple of 64, and a slot for what is known late.
+//! multiple of 64, and a slot for what is known late. In version 1 the slot stood between header and
+//! changes; such records are still read.
 //!
 //! ```text
 //!  0 magic u32        16 crc of header u32    40 offset / 64 u32
@@ -27,6 +28,7 @@ pub(crate) const UNIT: u64 = 64;
 pub(crate) const HEAD: usize = 64;
 const MAGIC: u32 = u32::from_le_bytes(*b"SLRC");
 const VERSION: u8 = 2;
+const EARLY_SLOT: u8 = 1;
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
 /// Bytes of a head that its checksum covers.
@@ -40,6 +42,8 @@ pub(crate) struct RecordHead {
     pub(crate) last: bool,
     /// Units of 64 bytes at the record's end; see [`Slot`](crate::slot::Slot).
     pub(crate) slot: u8,
+    /// The slot stands between header and changes: the record is of version 1.
+    pub(crate) early_slot: bool,
     pub(crate) header_len: u32,
     pub(crate) changes_len: u32,
     pub(crate) header_crc: u32,
@@ -103,11 +107,25 @@ impl RecordHead {
             bytes.slice(at(from)..at(from.saturating_add(len)))
         };
         let (header, changes) = (u64::from(self.header_len), u64::from(self.changes_len));
-        let slot = UNIT * u64::from(self.slot);
         Parts {
             header: cut(UNIT, header),
-            changes: cut(UNIT + header, changes),
-            slot: cut(self.len() - slot, slot),
+            changes: cut(self.changes_at(), changes),
+            slot: cut(self.slot_at(), UNIT * u64::from(self.slot)),
+        }
+    }
+
+    /// Where in the record the changes stand.
+    pub(crate) fn changes_at(&self) -> u64 {
+        let slot = if self.early_slot { UNIT * u64::from(self.slot) } else { 0 };
+        UNIT + u64::from(self.header_len) + slot
+    }
+
+    /// Where in the record the slot stands.
+    pub(crate) fn slot_at(&self) -> u64 {
+        if self.early_slot {
+            UNIT + u64::from(self.header_len)
+        } else {
+            self.len() - UNIT * u64::from(self.slot)
         }
     }
 
@@ -115,7 +133,8 @@ impl RecordHead {
     pub(crate) fn encode(&self, seed: u32) -> [u8; HEAD] {
         let mut fields = crate::codec::Put(Vec::with_capacity(HEAD));
         let flags = if self.first { FIRST } else { 0 } | if self.last { LAST } else { 0 };
-        fields.u32(MAGIC).u8(VERSION).u8(self.kind).u8(flags).u8(self.slot);
+        let version = if self.early_slot { EARLY_SLOT } else { VERSION };
+        fields.u32(MAGIC).u8(version).u8(self.kind).u8(flags).u8(self.slot);
         fields.u32(self.header_len).u32(self.changes_len);
         fields.u32(self.header_crc).u32(self.changes_crc);
         fields.u64(self.height).u64(self.incarnation);
@@ -138,7 +157,9 @@ impl RecordHead {
         }
         let covered = bytes.get(..CHECKED)?;
         let crc = Get(bytes.get(CHECKED..)?).u32()?;
-        if crc32c::crc32c_append(origin.seed, covered) != crc || fields.u8()? != VERSION {
+        let version = fields.u8()?;
+        let known = [EARLY_SLOT, VERSION].contains(&version);
+        if crc32c::crc32c_append(origin.seed, covered) != crc || !known {
             return None;
         }
         let (kind, flags, slot) = (fields.u8()?, fields.u8()?, fields.u8()?);
@@ -147,6 +168,7 @@ impl RecordHead {
             first: flags & FIRST != 0,
             last: flags & LAST != 0,
             slot,
+            early_slot: version == EARLY_SLOT,
             header_len: fields.u32()?,
             changes_len: fields.u32()?,
             header_crc: fields.u32()?,
@@ -220,6 +242,7 @@ impl Prepared {
             first: self.first,
             last: self.last,
             slot: self.slot,
+            early_slot: false,
             header_len: len(&self.header),
             changes_len: len(&self.changes),
             header_crc: self.header_crc,
@@ -254,6 +277,7 @@ mod tests {
             first: true,
             last: false,
             slot: 2,
+            early_slot: false,
             header_len: 100,
             changes_len: 1000,
             header_crc: 7,
@@ -287,6 +311,24 @@ mod tests {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(RecordHead::parse(&flipped, origin, 4096), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn parts_stand_where_their_version_has_them() {
+        let origin = Origin { seed: 11, incarnation: 3 };
+        let early = RecordHead { early_slot: true, ..head() };
+        let (header, changes, slot) = ([b'h'; 100], [b'c'; 1000], [b's'; 128]);
+        let padding = [0; 52];
+        for (head, behind) in
+            [(early, [&slot[..], &changes, &padding]), (head(), [&changes[..], &padding, &slot])]
+        {
+            let bytes = [&head.encode(origin.seed), &header[..], &behind.concat()].concat();
+            assert_eq!(bytes.len() as u64, head.len());
+            assert_eq!(RecordHead::parse(&bytes, origin, 4096).as_ref(), Some(&head));
+            let parts = head.parts(&bytes.into());
+            assert_eq!((&parts.header[..], &parts.changes[..]), (&header[..], &changes[..]));
+            assert_eq!(parts.slot, slot[..]);
         }
     }
 

@@ -102,18 +102,11 @@ impl Loader<'_> {
     /// Loads the journal; `None` if there is none.
     pub(crate) fn load(&self) -> Result<Option<Loaded>, JournalError> {
         let path = self.dir.control();
-        let no_fence = |reason: String| JournalError::NoFenceState { file: path.clone(), reason };
         let (mut control_file, mut control) = match ControlFile::load(Arc::clone(self.files), &path)
         {
             Ok(loaded) => loaded,
             Err(NoControl::Missing) if self.numbers()?.is_empty() => return Ok(None),
-            Err(NoControl::Missing) => {
-                return Err(no_fence("the control record is missing".to_owned()));
-            }
-            Err(NoControl::Damaged(reason)) => {
-                return Err(no_fence(format!("the control record cannot be read: {reason}")));
-            }
-            Err(NoControl::Io(fault)) => return Err(fault.into()),
+            Err(none) => return Err(none.error(&path)),
         };
         control_file.settle(&control)?;
         let (sealed, newest, replay) = loop {

@@ -22,7 +22,7 @@ const MARK_AT: usize = 2048;
 const BLOCK: usize = 4096;
 /// A second copy of the header, so that one bad sector does not take a segment with it.
 const COPY_AT: usize = 3072;
-const MAGIC: u64 = u64::from_le_bytes(*b"SLSEGM02");
+const MAGIC: u64 = u64::from_le_bytes(*b"SLSEGM01");
 const MARK_MAGIC: u64 = u64::from_le_bytes(*b"SLMARK01");
 /// Room at the end of every segment that only records of opens may use, so that a journal on a
 /// full disk can still be fenced.

@@ -82,7 +82,7 @@ impl RecordHead {
 
     /// Where the slot stands in the file, and its length.
     pub(crate) fn slot_place(&self) -> (u64, usize) {
-        (self.offset + self.len() - self.slot_len() as u64, self.slot_len())
+        (self.offset + self.slot_at(), self.slot_len())
     }
 
     /// The slot's bytes with this end in it, and where they stand; `None` if it does not fit.
@@ -228,5 +228,64 @@ mod tests {
         }
         let untouched = complete(header.clone(), Slot::None, &Bytes::new()).unwrap();
         assert_eq!(untouched, header);
+    }
+
+    /// Rewrites a segment's records as version 1 had them; gives how many have a slot.
+    fn rewrite(path: &std::path::Path) -> usize {
+        use crate::{record, segment::SegmentHeader, survey::survey};
+        let bytes = Bytes::from(std::fs::read(path).unwrap());
+        let header = SegmentHeader::parse(&bytes).unwrap();
+        let origin =
+            record::Origin { seed: record::seed(header.id), incarnation: header.incarnation };
+        let mut out = bytes.to_vec();
+        let found = survey(&bytes, origin, crate::segment::RECORDS, 0).found;
+        for head in found.iter().map(|found| found.record.as_ref().unwrap()) {
+            let at = usize::try_from(head.offset).unwrap();
+            let parts = head.parts(&bytes.slice(at..));
+            let early = RecordHead { early_slot: true, ..head.clone() };
+            let mut record = early.encode(origin.seed).to_vec();
+            [parts.header, parts.slot, parts.changes].iter().for_each(|part| record.extend(part));
+            record.resize(usize::try_from(head.len()).unwrap(), 0);
+            out[at..at + record.len()].copy_from_slice(&record);
+        }
+        std::fs::write(path, out).unwrap();
+        found.iter().filter(|found| found.record.as_ref().is_ok_and(|head| head.slot > 0)).count()
+    }
+
+    #[tokio::test]
+    async fn a_journal_with_records_of_version_1_goes_on() {
+        use crate::{Embedded, Item, Journal, Options, ReadFrom, Select, conformance as suite};
+        let dir = tempfile::tempdir().unwrap();
+        let options = || Options { tail_cache_bytes: 0, ..Options::default() };
+        let journal = Embedded::open_dir(dir.path(), options()).unwrap();
+        let mut writer = suite::fresh(journal.as_ref()).await.writer;
+        suite::fill(writer.as_mut(), 1..=5).await;
+        journal.close().await;
+        drop(journal);
+        let of_ingestor = dir.path().join(suite::name().as_str());
+        assert_eq!(rewrite(&of_ingestor.join("00000001.seg")), 5);
+        std::fs::remove_file(of_ingestor.join("00000001.idx")).ok();
+
+        let journal = Embedded::open_dir(dir.path(), options()).unwrap();
+        let mut writer = journal.open(suite::opening(2)).await.unwrap().writer;
+        suite::fill(writer.as_mut(), 6..=8).await;
+        for headers_only in [false, true] {
+            let select = Select { headers_only, ..suite::stores(&[]) };
+            let mut reader =
+                journal.read(&suite::name(), ReadFrom::Earliest, select).await.unwrap();
+            let mut heights = Vec::new();
+            while heights.last() != Some(&8) {
+                if let Item::Entry(stored) = reader.next().await.unwrap() {
+                    let end = stored.header.end.as_ref().unwrap();
+                    assert!(end.states.iter().all(|state| state.digest != Digest::ZERO));
+                    assert_eq!(stored.changes.is_empty(), headers_only);
+                    heights.push(stored.header.height);
+                }
+            }
+            assert_eq!(heights, (1..=8).collect::<Vec<_>>());
+        }
+        let report = journal.verify(&suite::name(), Box::new(|_| ())).await.unwrap();
+        assert!(report.is_sound() && report.blocks == 8, "{report:?}");
+        journal.close().await;
     }
 }

@@ -87,10 +87,8 @@ fn next_head(bytes: &[u8], origin: Origin, from: u64) -> Option<u64> {
 }
 
 fn check(bytes: &[u8], record: RecordHead) -> Result<RecordHead, String> {
-    let header_at = record.offset + UNIT;
-    let header = slice(bytes, header_at, record.header_len as usize);
-    let changes_at = header_at + u64::from(record.header_len);
-    let changes = slice(bytes, changes_at, record.changes_len as usize);
+    let header = slice(bytes, record.offset + UNIT, record.header_len as usize);
+    let changes = slice(bytes, record.offset + record.changes_at(), record.changes_len as usize);
     let (Some(header), Some(changes)) = (header, changes) else {
         return Err("the record is cut off by the end of the file".to_owned());
     };
